@@ -1,0 +1,263 @@
+"""`speechjepa transcribe`: files and folders to text, subtitles or json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from speechjepa.errors import AudioError, ConfigError
+
+if TYPE_CHECKING:
+    from speechjepa.inference.transcribe_files import Outcome, Recording
+
+_DESCRIPTION = (
+    "Transcribe audio or video files of any length. Without -o, the transcript goes to stdout."
+)
+_EPILOG = (
+    "Exit status: 0 when every file is transcribed (or has its transcript already), 1 when one "
+    "could not be, 2 when nothing was tried. After Ctrl-C the same command goes on with the files "
+    "that are left."
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `transcribe` command."""
+    parser = subparsers.add_parser(
+        "transcribe",
+        help="files and folders to text, subtitles or json",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, video, or folders of them")
+    add("--model", required=True, metavar="M", help="a fine-tuned bundle, or a run's folder")
+    add(
+        *_spellings("output_dir", "-o"),
+        dest="output_dir",
+        metavar="OUT",
+        help="folder for the transcripts; the structure of input folders is kept. A transcript "
+        "that is there already is left as it is, and said, unless --overwrite",
+    )
+    add(
+        *_spellings("output_format", "-f"),
+        dest="output_format",
+        default="txt",
+        metavar="FORMAT",
+        help="txt, srt, vtt, tsv, json, several parted by commas, or all (default: txt)",
+    )
+    add("--overwrite", action="store_true", help="replace transcripts that are there already")
+    add(
+        *_spellings("word_timestamps"),
+        dest="word_timestamps",
+        action="store_true",
+        help="times and scores of words, in json",
+    )
+    add("--language", metavar="CODE", help="language of the speech, one of the model's")
+    add(
+        "--decoder",
+        choices=("auto", "greedy", "beam"),
+        default="auto",
+        help="greedy, or beam search with the model's language model; auto = beam if it has one",
+    )
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: cuda if there)")
+    add(
+        *_spellings("batch_size"),
+        dest="batch_size",
+        type=_positive(int),
+        metavar="N",
+        help="windows computed at once (default: 1 on a cpu, else 8)",
+    )
+    add(
+        *_spellings("window_seconds"),
+        *_spellings("chunk_length_s"),
+        dest="window_seconds",
+        type=_positive(float),
+        default=30.0,
+        metavar="S",
+        help="what the encoder sees at once, in seconds (default: 30)",
+    )
+    add(
+        *_spellings("overlap_seconds"),
+        dest="overlap_seconds",
+        type=float,
+        default=4.0,
+        metavar="S",
+        help="what neighbouring windows share, in seconds (default: 4)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe what the arguments name; the exit status is as `--help` says."""
+    from speechjepa.inference.model import load
+    from speechjepa.inference.transcribe_files import find_recordings, transcribe_files
+    from speechjepa.inference.writers import parse_formats
+
+    formats = parse_formats(args.output_format)
+    is_alone = len(find_recordings(args.inputs)) == 1
+    if args.output_dir is None and (len(formats) > 1 or not (is_alone or formats[0] in _LINES)):
+        print(
+            "error: several formats, or srt, vtt or tsv of several files, need a folder to go to: "
+            "give -o OUT",
+            file=sys.stderr,
+        )
+        return 2
+    device = _device(args.device)
+    model = load(args.model, device=device)
+    num_failed = num_done = 0
+    with _progress() as (on_start, on_progress, on_end):
+        outcomes = transcribe_files(
+            model,
+            args.inputs,
+            output_dir=args.output_dir,
+            formats=formats,
+            overwrite=args.overwrite,
+            on_start=on_start,
+            on_progress=on_progress,
+            language=args.language,
+            word_timestamps=args.word_timestamps,
+            decoder=args.decoder,
+            window_seconds=args.window_seconds,
+            overlap_seconds=args.overlap_seconds,
+            batch_size=args.batch_size or (1 if device == "cpu" else 8),
+        )
+        try:
+            for outcome in outcomes:
+                on_end(outcome)
+                num_failed += outcome.status == "failed"
+                num_done += outcome.status == "done"
+                if args.output_dir is None and outcome.result is not None:
+                    print(_for_stdout(outcome, formats[0], args.word_timestamps, is_alone))
+        except KeyboardInterrupt:
+            print(
+                f"stopped after {num_done} files; the same command goes on with the others",
+                file=sys.stderr,
+            )
+            return 130
+    if num_failed:
+        print(f"files that could not be transcribed: {num_failed}", file=sys.stderr)
+    return 1 if num_failed else 0
+
+
+_LINES = ("txt", "json")
+"""Formats that can say on one line each what several files hold."""
+
+
+def _for_stdout(outcome: Outcome, format_name: str, word_timestamps: bool, is_alone: bool) -> str:
+    """Return a transcript as it is printed: as its file would be, or on one line among others."""
+    from speechjepa.inference.writers import format_result, without_words
+
+    assert outcome.result is not None
+    if is_alone:
+        text = format_result(outcome.result, format_name, word_timestamps=word_timestamps)
+        return text.removesuffix("\n")
+    if format_name == "txt":
+        return f"{outcome.path}\t{outcome.result['text']}"
+    result = outcome.result if word_timestamps else without_words(outcome.result)
+    return json.dumps({"path": str(outcome.path), **result}, ensure_ascii=False)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the device {name!r} cannot be used: {reason}") from error
+    return name
+
+
+def _spellings(name: str, *short: str) -> tuple[str, ...]:
+    """Return a flag with underscores (as Whisper's) and with hyphens."""
+    return (*short, f"--{name}", f"--{name.replace('_', '-')}")
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, but is {text} instead")
+        return value
+
+    parse.__name__ = "number above 0"
+    return parse
+
+
+_Events = tuple[
+    Callable[["Recording", int, int], None], Callable[[float], None], Callable[["Outcome"], None]
+]
+
+
+@contextmanager
+def _progress() -> Iterator[_Events]:
+    """Yield what to call when a file starts, goes on and ends: a bar on a terminal, and messages.
+
+    Without a terminal only files that failed, were skipped or left alone are told.
+    """
+    if not sys.stderr.isatty():
+        yield (lambda *_: None), (lambda _: None), _tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from speechjepa.audio.files import probe_audio
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[done]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    # Transcripts must reach stdout, not the console that the bar is on.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("", done="", rate="")
+        started = perf_counter()
+
+        def on_start(recording: Recording, number: int, num_files: int) -> None:
+            nonlocal started
+            started = perf_counter()
+            try:
+                total = probe_audio(recording.path).duration
+            except AudioError:  # told when it is read
+                total = None
+            description = f"{number}/{num_files} {recording.path.name}"
+            progress.reset(task, total=total, description=description, done="", rate="")
+
+        def on_progress(seconds: float) -> None:
+            rate = seconds / max(1e-6, perf_counter() - started)
+            progress.update(
+                task, completed=seconds, done=_minutes(seconds), rate=f"{rate:.0f} x real time"
+            )
+
+        def on_end(outcome: Outcome) -> None:
+            _tell(outcome)
+            if outcome.result is not None:
+                duration = outcome.result["duration"]
+                rate = duration / max(1e-6, outcome.seconds)
+                print(
+                    f"{outcome.path}: {_minutes(duration)} of audio at {rate:.0f} x real time",
+                    file=sys.stderr,
+                )
+
+        yield on_start, on_progress, on_end
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        print(f"error: {outcome.path}: {outcome.message}", file=sys.stderr)
+    elif outcome.message:
+        print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,136 @@
+"""Choose which transcripts may be used: all, a named list of ids, or minutes drawn at random."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechjepa.audio.files import probe_audio
+from speechjepa.data.readers.common import read_lines
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import AudioError, ConfigError, DataError
+
+
+def select_labels(
+    utterances: Sequence[Utterance],
+    labels: str | Mapping[str, Any],
+    *,
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+) -> list[Utterance]:
+    """Return the utterances whose transcripts may be used, in the order given.
+
+    Rows without text are never labelled.
+
+    Args:
+        utterances: The train split.
+        labels: "all"; or a name, which reads the ids in `<folder>/<name>.txt`, one per line; or
+            `{"minutes": 10, "seed": 3}`, which draws utterances until their durations reach the
+            minutes. A draw depends on the ids and the seed alone, not on the order of the corpus;
+            with one seed, fewer minutes are a subset of more.
+        folder: Where the named lists are: the folder of the manifest.
+        out: Write the chosen ids to this file, one per line, sorted.
+
+    Raises:
+        ConfigError: `labels` is none of these.
+        DataError: The list is missing, or an id in it is unknown or has no text (with file and
+            line), or there is less text than asked for.
+    """
+    if isinstance(labels, str):
+        chosen = _all(utterances) if labels == "all" else _named(utterances, labels, Path(folder))
+    elif isinstance(labels, Mapping):
+        chosen = _draw(utterances, labels)
+    else:
+        raise ConfigError(
+            f'`labels` must be "all", the name of a list or {{minutes: 10, seed: 3}}, but is'
+            f" {labels!r} instead."
+        )
+    if out is not None:
+        ids = sorted(utterance.id for utterance in chosen)
+        Path(out).write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+    return chosen
+
+
+def _labelled(utterances: Sequence[Utterance]) -> list[Utterance]:
+    return [utterance for utterance in utterances if utterance.text and utterance.text.strip()]
+
+
+def _all(utterances: Sequence[Utterance]) -> list[Utterance]:
+    chosen = _labelled(utterances)
+    if not chosen:
+        raise DataError(
+            f"none of the {len(utterances)} utterances has a transcript: there is nothing to"
+            " fine-tune on. Add a text column, or .txt files beside the audio."
+        )
+    return chosen
+
+
+def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utterance]:
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise ConfigError(f"`labels` must be the plain name of a list, but is {name!r} instead.")
+    path = folder / f"{name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "none"
+        raise DataError(
+            f'there is no such list of ids for labels "{name}"; lists beside it: {known}.',
+            path=path,
+        )
+    by_id = {utterance.id: utterance for utterance in utterances}
+    lines: dict[str, int] = {}
+    for line, content in read_lines(path):
+        identity = content.strip()
+        utterance = by_id.get(identity)
+        if identity in lines:
+            reason = f"is also on line {lines[identity]}. Remove one."
+        elif utterance is None:
+            reason = "is not the id of an utterance of this split. Remove or correct it."
+        elif not (utterance.text and utterance.text.strip()):
+            reason = f"has no transcript ({utterance.source}). Remove it, or add the text."
+        else:
+            lines[identity] = line
+            continue
+        raise DataError(f'"{identity}" {reason}', path=path, line=line)
+    if not lines:
+        raise DataError("holds no ids.", path=path, line=1)
+    return [utterance for utterance in utterances if utterance.id in lines]
+
+
+def _draw(utterances: Sequence[Utterance], labels: Mapping[str, Any]) -> list[Utterance]:
+    unknown = sorted(set(labels) - {"minutes", "seed"})
+    minutes, seed = labels.get("minutes"), labels.get("seed", 0)
+    if unknown:
+        raise ConfigError(f"`labels.{unknown[0]}` is unknown; the keys are minutes and seed.")
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0:
+        raise ConfigError(f"`labels.minutes` must be more than 0, but is {minutes!r} instead.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigError(f"`labels.seed` must be a whole number, but is {seed!r} instead.")
+    order = sorted(_all(utterances), key=lambda utterance: utterance.id)
+    random.Random(seed).shuffle(order)
+    drawn: set[str] = set()
+    seconds = 0.0
+    for utterance in order:
+        if seconds >= 60 * minutes:
+            break
+        length = _seconds(utterance)
+        if length > 0:
+            drawn.add(utterance.id)
+            seconds += length
+    if seconds < 60 * minutes:
+        raise DataError(
+            f"`labels` asks for {minutes:g} minutes, but only {seconds / 60:.1f} minutes have a"
+            ' transcript. Ask for less, or say labels: "all".'
+        )
+    return [utterance for utterance in utterances if utterance.id in drawn]
+
+
+def _seconds(utterance: Utterance) -> float:
+    """Return the length of an utterance; 0 for one whose audio cannot be read."""
+    if utterance.duration is not None:
+        return utterance.duration
+    try:
+        return max(0.0, probe_audio(utterance.audio_path).duration - utterance.start)
+    except AudioError:
+        return 0.0  # the check stage lists it among the skipped

@@ -1,0 +1,361 @@
+"""What all readers share: text files with line numbers, named columns, and where audio may lie."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
+
+SPLIT_NAMES = frozenset("train training dev devel validation valid val test testing eval".split())
+"""Folder names that are taken for the name of a split."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "audio": ("audio_filepath", "file_name", "audio", "path", "file", "filename", "audio_path"),
+    "id": ("id",),
+    "start": ("start", "offset"),
+    "duration": ("duration",),
+    "text": ("text", "transcription", "transcript", "sentence"),
+    "speaker": ("speaker", "speaker_id", "client_id"),
+    "language": ("lang", "language", "locale"),
+    "split": ("split",),
+}
+"""The fields of an utterance and the columns they are read from unless the user names others."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+Row = tuple[int, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What the caller of `read_corpus` chose."""
+
+    split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field -> column, e.g. {"audio": "wav", "text": "orthography"}."""
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRoots:
+    """The folders that audio may lie in; relative paths are looked for in each, in order."""
+
+    folders: tuple[Path, ...]
+    allow_absolute: bool = False
+    """Whether an absolute path may point anywhere (where the format says so)."""
+
+    @cached_property
+    def _real_folders(self) -> tuple[str, ...]:
+        return tuple(os.path.realpath(folder) for folder in self.folders)
+
+    @cached_property
+    def _real_parents(self) -> dict[str, bool]:
+        return {}
+
+    def locate(self, name: object, *, path: Path, line: int | None) -> Path:
+        """Return the absolute path of an audio file named in `path`, whether it exists or not."""
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise DataError(
+                f"the audio path must be a file name, but is {name!r} instead.",
+                path=path,
+                line=line,
+            )
+        if _ADDRESS.match(name):
+            raise DataError(
+                f'"{name}" is an address, not a file. Download it and name the local file.',
+                path=path,
+                line=line,
+            )
+        if os.path.isabs(name) and self.allow_absolute:
+            return Path(os.path.normpath(name))
+        candidates = [os.path.normpath(os.path.join(folder, name)) for folder in self.folders]
+        inside = [candidate for candidate in candidates if self._holds(candidate)]
+        if not inside:
+            raise self._outside(name, path, line)
+        found = next((candidate for candidate in inside if os.path.exists(candidate)), None)
+        if found is not None and not self._really_holds(found):
+            raise self._outside(name, path, line, " through a link")
+        return Path(found or inside[0])
+
+    def _holds(self, candidate: str) -> bool:
+        return any(is_inside(candidate, str(folder)) for folder in self.folders)
+
+    def _really_holds(self, candidate: str) -> bool:
+        # Most files are not links: their folder's answer serves for all of them.
+        key = candidate if os.path.islink(candidate) else os.path.dirname(candidate)
+        if key not in self._real_parents:
+            real = os.path.realpath(key)
+            self._real_parents[key] = any(is_inside(real, root) for root in self._real_folders)
+        return self._real_parents[key]
+
+    def _outside(self, name: str, path: Path, line: int | None, how: str = "") -> DataError:
+        folders = " or ".join(str(folder) for folder in self.folders)
+        return DataError(
+            f'"{name}" leaves the data folder ({folders}){how}. Move the audio there, or give a'
+            " data root (--data-root) that holds both.",
+            path=path,
+            line=line,
+        )
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a normalised absolute path is the folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def make_roots(folder: Path, options: ReadOptions, *, allow_absolute: bool = False) -> AudioRoots:
+    """Return the roots of a corpus: its own folder, then the data root if there is one."""
+    folders = [Path(os.path.abspath(folder))]
+    if options.data_root is not None:
+        folders.append(Path(os.path.abspath(options.data_root)))
+    return AudioRoots(folders=tuple(dict.fromkeys(folders)), allow_absolute=allow_absolute)
+
+
+# Text files -----------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, with or without a byte order mark."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}).", path=path) from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError("is UTF-16 text. Save it again as UTF-8.", path=path, line=1)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is not UTF-8 text (byte 0x{data[error.start]:02x}). Save the file again as UTF-8.",
+            path=path,
+            line=data.count(b"\n", 0, error.start) + 1,
+        ) from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, line) of the lines of a UTF-8 file that are not blank."""
+    # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a transcript.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if line.strip():
+            yield number, line
+
+
+def read_json_lines(path: Path) -> list[Row]:
+    """Return the objects of a JSON Lines file with their line numbers."""
+    rows: list[Row] = []
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(
+                f"is not valid JSON ({error}). Each line must be one JSON object.",
+                path=path,
+                line=number,
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(
+                f"must be a JSON object, but is a {type(row).__name__} instead.",
+                path=path,
+                line=number,
+            )
+        rows.append((number, row))
+    return rows
+
+
+def read_delimited(path: Path, *, delimiter: str, quoted: bool) -> tuple[list[str], list[Row]]:
+    """Return the header and the rows of a CSV or TSV file; empty cells become None."""
+    reader = csv.reader(
+        io.StringIO(read_text(path), newline=""),
+        delimiter=delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
+    header: list[str] = []
+    rows: list[Row] = []
+    first = 1
+    try:
+        for cells in reader:
+            line, first = first, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not header:
+                header = [cell.strip() for cell in cells]
+                _check_header(path, line, header)
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"has {len(cells)} columns, but the header has {len(header)}.",
+                    path=path,
+                    line=line,
+                )
+            else:
+                rows.append((line, {k: v or None for k, v in zip(header, cells, strict=True)}))
+    except csv.Error as error:
+        raise DataError(f"is malformed ({error}).", path=path, line=first) from error
+    return header, rows
+
+
+def _check_header(path: Path, line: int, header: list[str]) -> None:
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled or "" in header:
+        what = f'the column "{doubled[0]}" twice' if doubled and doubled[0] else "an unnamed column"
+        raise DataError(f"has {what}: name each column once.", path=path, line=line)
+
+
+# Rows to utterances ---------------------------------------------------------------------------
+
+
+def choose_columns(
+    path: Path, available: Iterable[str], options: ReadOptions, *, line: int = 1
+) -> dict[str, str]:
+    """Return which column holds each field; DataError for an unknown or missing one."""
+    available = list(available)
+    chosen: dict[str, str] = {}
+    for name, column in options.columns.items():
+        if name not in FIELDS:
+            raise DataError(f'`columns` names "{name}"; its keys are {", ".join(FIELDS)}.')
+        if column not in available:
+            near = difflib.get_close_matches(column, available, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise DataError(
+                f'there is no column "{column}" (for {name}); the columns are'
+                f" {', '.join(available)}.{hint}",
+                path=path,
+                line=line,
+            )
+        chosen[name] = column
+    for name, usual in FIELDS.items():
+        present = [c for c in usual if c in available and c not in chosen.values()]
+        if name in chosen or not present:
+            continue
+        if name == "text" and len(present) > 1:
+            raise DataError(
+                f"the transcript may be in any of the columns {', '.join(present)}. Choose one:"
+                f' columns={{"text": "{present[0]}"}}.',
+                path=path,
+                line=line,
+            )
+        chosen[name] = present[0]
+    if "audio" not in chosen:
+        raise DataError(
+            f"no column names the audio files; the columns are {', '.join(available)}. Choose"
+            ' one: columns={"audio": ...}.',
+            path=path,
+            line=line,
+        )
+    return chosen
+
+
+def rows_to_utterances(
+    path: Path,
+    rows: Sequence[Row],
+    chosen: Mapping[str, str],
+    roots: AudioRoots,
+    *,
+    split: str | None = None,
+) -> list[Utterance]:
+    """Turn rows into utterances; columns that are no field become `extra`."""
+    names = [row.get(chosen["audio"]) for _, row in rows]
+    common = _common_folder([name for name in names if isinstance(name, str)])
+    utterances = []
+    for (line, row), name in zip(rows, names, strict=True):
+        start = number(row, chosen.get("start"), path, line)
+        given = words(row, chosen.get("id"), path, line)
+        audio_path = roots.locate(name, path=path, line=line)
+        utterances.append(
+            Utterance(
+                id=given or id_of(str(name), common, start),
+                audio_path=audio_path,
+                start=start or 0.0,
+                duration=number(row, chosen.get("duration"), path, line),
+                text=words(row, chosen.get("text"), path, line, strict=True),
+                speaker=words(row, chosen.get("speaker"), path, line),
+                language=words(row, chosen.get("language"), path, line),
+                split=words(row, chosen.get("split"), path, line) or split,
+                extra={k: v for k, v in row.items() if k not in chosen.values()},
+                source=f"{path}:{line}",
+            )
+        )
+    return utterances
+
+
+def id_of(name: str, common: str = "", start: float | None = None) -> str:
+    """Return the id of audio that has none: its path without suffix, and its start if given."""
+    if common and os.path.isabs(name):
+        name = os.path.relpath(name, common)
+    stem = PurePath(os.path.normpath(name)).with_suffix("").as_posix()
+    return stem if start is None else f"{stem}-{start:.3f}"
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    folders = {os.path.dirname(name) for name in names if os.path.isabs(name)}
+    return os.path.commonpath(folders) if folders else ""
+
+
+def number(row: Mapping[str, Any], column: str | None, path: Path, line: int) -> float | None:
+    """Return a number of seconds from a row; None where it has none."""
+    value = None if column is None else row.get(column)
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise DataError(
+            f'"{column}" must be a number of seconds, 0 or more, but is {value!r} instead.',
+            path=path,
+            line=line,
+        )
+    return seconds
+
+
+def words(
+    row: Mapping[str, Any], column: str | None, path: Path, line: int, *, strict: bool = False
+) -> str | None:
+    """Return text from a row; None where it has none or only blanks."""
+    value = None if column is None else row.get(column)
+    if isinstance(value, int) and not isinstance(value, bool) and not strict:
+        value = str(value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise DataError(f'"{column}" must be text, but is {value!r} instead.', path=path, line=line)
+    return value if value.strip() else None
+
+
+def finish(
+    utterances: list[Utterance], location: Path | str, roots: Iterable[Path]
+) -> list[Utterance]:
+    """Check what holds for every corpus: it is not empty, ids are unique, some audio exists."""
+    if not utterances:
+        raise DataError("holds no utterances: there is nothing to read.", path=location)
+    seen: dict[str, Utterance] = {}
+    for utterance in utterances:
+        first = seen.setdefault(utterance.id, utterance)
+        if first is not utterance:
+            raise DataError(
+                f'{utterance.source}: the id "{utterance.id}" is taken by {first.source}.'
+                " Ids must be unique: rename one, or remove the double."
+            )
+    if not any(os.path.exists(utterance.audio_path) for utterance in utterances):
+        tried = " and ".join(dict.fromkeys(str(root) for root in roots))
+        raise DataError(
+            f"none of its {len(utterances)} audio files exists; the first is"
+            f" {utterances[0].audio_path}. Relative paths were looked for below {tried}: give the"
+            " folder that holds the audio as the data root (--data-root).",
+            path=location,
+        )
+    return utterances

@@ -1,0 +1,47 @@
+"""A CSV or TSV file whose columns the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speechjepa.data.readers.common import (
+    ReadOptions,
+    Row,
+    choose_columns,
+    finish,
+    make_roots,
+    read_delimited,
+    read_lines,
+    rows_to_utterances,
+)
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
+
+
+def read_table(location: Path, options: ReadOptions) -> list[Utterance]:
+    """Read a CSV or TSV file with a header.
+
+    `columns` says which column holds which field, e.g. `{"audio": "wav", "text": "words"}`; the
+    usual names are found without. Relative audio paths must lie below the file's folder or the
+    data root; absolute ones may point anywhere.
+    """
+    header, rows = _read(location)
+    if not rows:
+        raise DataError("holds no rows: there is nothing to read.", path=location, line=1)
+    chosen = choose_columns(location, header, options)
+    rows = [(line, {k: v for k, v in row.items() if v is not None}) for line, row in rows]
+    roots = make_roots(location.parent, options, allow_absolute=True)
+    return finish(rows_to_utterances(location, rows, chosen, roots), location, roots.folders)
+
+
+def _read(path: Path) -> tuple[list[str], list[Row]]:
+    if path.suffix.lower() == ".csv":
+        # Spreadsheets of half the world write semicolons.
+        header = next(iter(read_lines(path)), (1, ""))[1]
+        semicolons = ";" in header and "," not in header
+        return read_delimited(path, delimiter=";" if semicolons else ",", quoted=True)
+    try:
+        return read_delimited(path, delimiter="\t", quoted=True)
+    except DataError:
+        # Tab-separated text is often written without quoting, with quotes inside.
+        return read_delimited(path, delimiter="\t", quoted=False)

@@ -1,0 +1,143 @@
+"""Where each word of a text is in the audio: CTC forced alignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from speechjepa.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from speechjepa.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSpan:
+    """The frames of one symbol."""
+
+    token_id: int
+    first_frame: int
+    end_frame: int
+    """One past its last frame."""
+    score: float
+    """Mean posterior of the symbol over its frames, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordSpan:
+    """A word and its place in the audio."""
+
+    word: str
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    score: float
+    """Mean posterior of its characters over their frames, in [0, 1]."""
+
+
+def frames_needed(token_ids: Sequence[int]) -> int:
+    """Return the fewest frames CTC can write these symbols in: a blank parts equal neighbours."""
+    repeats = sum(a == b for a, b in zip(token_ids, token_ids[1:], strict=False))
+    return len(token_ids) + repeats
+
+
+def align_tokens(logits: Tensor, token_ids: Sequence[int], *, blank_id: int = 0) -> list[TokenSpan]:
+    """Return the frames of each symbol on the most probable CTC path that writes them all.
+
+    The Viterbi path through the lattice of Graves et al., 2006, section 4.1
+    (https://www.cs.toronto.edu/~graves/icml_2006.pdf), computed in float32.
+
+    Args:
+        logits: (T, V) unnormalised scores, padding removed.
+        token_ids: (L,) symbols, without blanks.
+        blank_id: The CTC blank.
+
+    Returns:
+        One span per symbol, in order and without overlap.
+
+    Raises:
+        DataError: The symbols cannot be written in T frames.
+    """
+    if logits.dim() != 2:
+        raise ValueError(f"`logits` must be (T, V), but is {tuple(logits.shape)} instead")
+    if not token_ids:
+        return []
+    if blank_id in token_ids:
+        raise ValueError(f"`token_ids` must not hold the blank ({blank_id})")
+    needed = frames_needed(token_ids)
+    if needed > len(logits):
+        raise DataError(
+            f"a text of {len(token_ids)} symbols needs at least {needed} frames, but the audio "
+            f"gives {len(logits)}. Check that the text belongs to this audio."
+        )
+    from torchaudio.functional import forced_align, merge_tokens
+
+    log_probs = logits.detach().float().cpu().log_softmax(dim=-1)  # (T, V)
+    targets = torch.tensor([list(token_ids)], dtype=torch.int32)  # (1, L)
+    path, log_scores = forced_align(log_probs[None], targets, blank=blank_id)
+    return [
+        TokenSpan(
+            token_id=int(span.token),
+            first_frame=int(span.start),
+            end_frame=int(span.end),
+            score=min(1.0, max(0.0, float(span.score))),
+        )
+        for span in merge_tokens(path[0], log_scores[0].exp(), blank=blank_id)
+    ]
+
+
+def align_words(
+    logits: Tensor,
+    text: str,
+    vocabulary: Vocabulary,
+    *,
+    frame_seconds: float,
+    offset: float = 0.0,
+    end_of_audio: float | None = None,
+) -> list[WordSpan] | None:
+    """Return the time and score of each word of a text.
+
+    Args:
+        logits: (T, V) unnormalised scores, padding removed.
+        text: Normalised text of characters of the vocabulary, words parted by spaces.
+        vocabulary: The V symbols.
+        frame_seconds: Length of a frame (seconds).
+        offset: Time of the first frame (seconds).
+        end_of_audio: No time is later than this (seconds); None = the end of the last frame.
+
+    Returns:
+        One span per word, times (seconds) never decreasing and word not overlapping word; an empty
+        list for an empty text; None when the text is too long for the frames.
+
+    Raises:
+        DataError: The text holds a character that is not in the vocabulary.
+    """
+    words = text.split()
+    token_ids = vocabulary.encode(" ".join(words))
+    if frames_needed(token_ids) > len(logits):
+        return None
+    spans = align_tokens(logits, token_ids, blank_id=vocabulary.blank_id)
+    last = offset + len(logits) * frame_seconds
+    limit = last if end_of_audio is None else min(last, end_of_audio)
+    placed = []
+    position = 0
+    for word in words:
+        characters = spans[position : position + len(word)]
+        position += len(word) + 1  # and the word boundary
+        num_frames = [span.end_frame - span.first_frame for span in characters]
+        total = sum(n * span.score for n, span in zip(num_frames, characters, strict=True))
+        placed.append(
+            WordSpan(
+                word=word,
+                start=min(limit, offset + characters[0].first_frame * frame_seconds),
+                end=min(limit, offset + characters[-1].end_frame * frame_seconds),
+                score=total / sum(num_frames),
+            )
+        )
+    return placed

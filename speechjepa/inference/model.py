@@ -1,0 +1,201 @@
+"""A loaded model: encode, logits, transcribe."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from speechjepa.config import to_dict
+from speechjepa.errors import ModelError
+from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
+from speechjepa.models.ctc import CtcModel
+from speechjepa.models.encoder import EncoderOutput
+from speechjepa.text.normalize import TextConfig
+from speechjepa.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from speechjepa.inference.search import BeamSearch
+
+
+class SpeechModel:
+    """A bundle ready to be used; see `speechjepa.load`.
+
+    Args:
+        bundle: What was read.
+        device: Where it runs.
+    """
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.encoder = bundle.encoder.to(self.device).eval()
+        if bundle.ctc is not None:
+            bundle.ctc.to(self.device).eval()
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the waveforms it takes (Hz)."""
+        return self.encoder.sample_rate
+
+    @property
+    def hop(self) -> int:
+        """Samples per encoder frame."""
+        return self.encoder.hop
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds per logit frame."""
+        upsample = 1 if self.bundle.ctc is None else self.bundle.ctc.upsample
+        return self.hop / self.sample_rate / upsample
+
+    @property
+    def logit_hop(self) -> float:
+        """Samples per logit frame; a fraction when the head upsamples by more than the hop."""
+        return self.frame_seconds * self.sample_rate
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Characters of the CTC head."""
+        if self.bundle.vocabulary is None:
+            raise ModelError(
+                f"{self._name} has no vocabulary: it was pretrained but not fine-tuned"
+            )
+        return self.bundle.vocabulary
+
+    @property
+    def text_config(self) -> TextConfig:
+        """How transcripts were normalised for training."""
+        return self.bundle.text
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Language codes it was fine-tuned on."""
+        return self.bundle.languages
+
+    @property
+    def path(self) -> Path | None:
+        """The bundle's folder."""
+        return self.bundle.path
+
+    @cached_property
+    def beam_search(self) -> BeamSearch | None:
+        """Beam search with the bundle's language model; None when it holds none."""
+        if self.path is None or not (self.path / "decoder.json").exists():
+            return None
+        from speechjepa.inference.language_model import load_beam_search
+
+        return load_beam_search(self.path, self.vocabulary)
+
+    @torch.no_grad()
+    def encode(
+        self, waveform: Tensor, lengths: Tensor | None = None, *, return_layers: bool = False
+    ) -> EncoderOutput:
+        """Return frame features.
+
+        Args:
+            waveform: (B, S) float32 in [-1, 1] at `sample_rate`.
+            lengths: (B,) valid samples; None = all of them.
+            return_layers: Also return every layer's output.
+
+        Returns:
+            features (B, T, D), lengths (B,), and layers when asked for.
+        """
+        waveform, lengths = self._check(waveform, lengths)
+        return self.encoder(waveform, lengths, return_layers=return_layers)
+
+    @torch.no_grad()
+    def logits(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return CTC logits (B, T, V) float32 and their lengths (B,); arguments as `encode`.
+
+        Raises:
+            ModelError: The model has no CTC head.
+        """
+        waveform, lengths = self._check(waveform, lengths)
+        return self._ctc(waveform, lengths)
+
+    def transcribe(self, path: str | Path, **options: Any) -> dict[str, Any]:
+        """Transcribe an audio file; options and result as `speechjepa.inference.transcribe`."""
+        from speechjepa.inference.transcribe import transcribe
+
+        return transcribe(self, path, **options)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the bundle holds: sizes, training data, languages, results, licence."""
+        bundle = self.bundle
+        return {
+            "path": None if bundle.path is None else str(bundle.path),
+            "encoder": to_dict(bundle.encoder.config),
+            "parameters": num_parameters(bundle.ctc or bundle.encoder),
+            "frame_seconds": self.frame_seconds,
+            "head": None if bundle.ctc is None else "ctc",
+            "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
+            "languages": list(bundle.languages),
+            "language_model": self.path is not None and (self.path / "decoder.json").exists(),
+            "training": bundle.training,
+            "results": bundle.results,
+            "licence": bundle.licence,
+        }
+
+    @property
+    def _ctc(self) -> CtcModel:
+        if self.bundle.ctc is None:
+            raise ModelError(
+                f"{self._name} was pretrained but not fine-tuned: it cannot transcribe. "
+                "Fine-tune it first: `speechjepa finetune --help`"
+            )
+        return self.bundle.ctc
+
+    @property
+    def _name(self) -> str:
+        return str(self.path) if self.path is not None else "this model"
+
+    def _check(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not isinstance(waveform, Tensor):
+            raise ModelError(
+                f"`waveform` must be a tensor (B, S), but is {type(waveform).__name__} instead; "
+                "`torch.from_numpy(samples)[None]` makes one of one array"
+            )
+        if waveform.dim() != 2 or not waveform.is_floating_point():
+            raise ModelError(
+                "`waveform` must be (B, S) float32, "
+                f"but is {tuple(waveform.shape)} {waveform.dtype} instead"
+            )
+        batch, size = waveform.shape
+        if lengths is None:
+            lengths = torch.full((batch,), size)
+        lengths = torch.as_tensor(lengths)
+        whole = not (lengths.is_floating_point() or lengths.dtype == torch.bool)
+        if lengths.shape != (batch,) or not whole or ((lengths < 0) | (lengths > size)).any():
+            raise ModelError(
+                f"`lengths` must be ({batch},) whole numbers of samples between 0 and {size}, "
+                f"but is {lengths.tolist()} instead"
+            )
+        return waveform.to(self.device, torch.float32), lengths.to(self.device, torch.int64)
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel:
+    """Load a model from its bundle folder.
+
+    Args:
+        path: The folder, or a run's folder that holds `finetune/bundle` or `pretrain/bundle`.
+        device: "cpu", "cuda", ...
+
+    Raises:
+        ModelError: There is no readable bundle, or no such device.
+    """
+    path = Path(path)
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"the device {str(device)!r} cannot be used: {reason}") from error
+    if not (path / "config.json").exists():
+        for stage in ("finetune", "pretrain"):
+            if (path / stage / "bundle" / "config.json").exists():
+                path = path / stage / "bundle"
+                break
+    return SpeechModel(load_bundle(path), device)

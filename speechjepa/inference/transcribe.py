@@ -1,0 +1,367 @@
+"""Transcribe a recording of any length in bounded memory.
+
+The file is read as a stream, in overlapping windows (`speechjepa.audio.windows`); the logits are
+stitched in the middle of the overlaps, cut into segments at pauses, decoded and aligned segment by
+segment. A file that fits in one window is one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechjepa.audio.files import stream_audio
+from speechjepa.audio.windows import Window, WindowConfig, stream_windows
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.search import Hypothesis, greedy_decode
+from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from speechjepa.text.vocabulary import Vocabulary
+
+Decoder = Literal["auto", "greedy", "beam"]
+DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "beam")
+
+_SHORTEST_SECONDS = 0.1  # shorter waveforms are padded to this, so that every encoder can take them
+
+
+class Search(Protocol):
+    """What decodes logits to text with a language model."""
+
+    def decode(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]: ...
+
+
+class TranscriptionModel(Protocol):
+    """What `transcribe` needs of a model."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def languages(self) -> Sequence[str]: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def hop(self) -> int: ...
+
+    @property
+    def frame_seconds(self) -> float: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def beam_search(self) -> Search | None: ...
+
+    def logits(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeConfig:
+    """How a recording is transcribed."""
+
+    language: str | None = None
+    """Code of the spoken language, one of the model's; None = the model's, if it has only one."""
+    word_timestamps: bool = False
+    """Give every segment its words, with times and scores."""
+    decoder: Decoder = "auto"
+    """Best path, or beam search with the bundle's language model; auto = beam if there is one."""
+    window_seconds: float = 30.0
+    """What the encoder sees at once (seconds)."""
+    overlap_seconds: float = 4.0
+    """What neighbouring windows share (seconds)."""
+    batch_size: int = 1
+    """Windows computed at once."""
+    segments: SegmentConfig = field(default_factory=SegmentConfig)
+    """Where the text is cut into segments."""
+
+    def __post_init__(self) -> None:
+        if self.decoder not in DECODERS:
+            raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {self.decoder!r}.")
+        if self.batch_size < 1:
+            raise ConfigError(f"`batch_size` must be at least 1, but is {self.batch_size} instead.")
+
+
+def transcribe(
+    model: TranscriptionModel,
+    path: str | PathLike[str],
+    *,
+    on_progress: Callable[[float], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Transcribe one audio file.
+
+    Args:
+        model: A fine-tuned model, from `speechjepa.load`.
+        path: Audio (or video with sound) of any length.
+        on_progress: Called with the seconds of audio done so far.
+        **options: Fields of `TranscribeConfig`, such as `word_timestamps=True`.
+
+    Returns:
+        {"text", "language", "duration", "segments": [{"id", "start", "end", "text", "score",
+        "words": [{"word", "start", "end", "score"}]}]}: times and duration in seconds, scores in
+        [0, 1] (mean posterior of the characters); "words" only with `word_timestamps`.
+
+    Raises:
+        AudioError: The file cannot be read.
+        ModelError: The model has no CTC head, does not know the language, or has no language model
+            although beam search was asked for.
+    """
+    config = TranscribeConfig(**options)
+    language = resolve_language(config.language, model.languages)
+    duration = 0.0
+
+    def note_progress(seconds: float) -> None:
+        nonlocal duration
+        duration = seconds
+        if on_progress is not None:
+            on_progress(seconds)
+
+    blocks = stream_audio(path, sample_rate=model.sample_rate, block_seconds=config.window_seconds)
+    segments = list(iter_segments(model, blocks, config, on_progress=note_progress))
+    return {
+        "text": " ".join(segment["text"] for segment in segments),
+        "language": language,
+        "duration": duration,
+        "segments": segments,
+    }
+
+
+def iter_segments(
+    model: TranscriptionModel,
+    blocks: Iterable[np.ndarray],
+    config: TranscribeConfig,
+    *,
+    on_progress: Callable[[float], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield segments of a stream of audio as soon as they are complete.
+
+    Args:
+        model: A fine-tuned model.
+        blocks: Consecutive pieces (S,) of the waveform, at the model's sample rate.
+        config: Settings.
+        on_progress: Called with the seconds of audio done so far.
+    """
+    vocabulary = model.vocabulary
+    decode = _decoder(model, vocabulary, config.decoder)
+    segmenter = Segmenter(
+        frame_seconds=model.frame_seconds,
+        blank_id=vocabulary.blank_id,
+        word_boundary_id=vocabulary.word_boundary_id,
+        config=config.segments,
+    )
+    seconds = 0.0
+    next_id = 0
+    for samples_done, logits in _stitched_logits(model, blocks, config):
+        seconds = samples_done / model.sample_rate
+        for span in segmenter.push(logits):
+            segment = _decode_segment(model, vocabulary, decode, span, seconds)
+            if segment is not None:
+                yield _as_dict(next_id, segment, config.word_timestamps)
+                next_id += 1
+        if on_progress is not None:
+            on_progress(seconds)
+    for span in segmenter.finish():
+        segment = _decode_segment(model, vocabulary, decode, span, seconds)
+        if segment is not None:
+            yield _as_dict(next_id, segment, config.word_timestamps)
+
+
+def check_options(model: TranscriptionModel, config: TranscribeConfig) -> None:
+    """Check that a model can do what is asked of it, before any audio is read.
+
+    Raises:
+        ModelError: It has no CTC head, no such language or no language model.
+    """
+    resolve_language(config.language, model.languages)
+    _decoder(model, model.vocabulary, config.decoder)
+    _windows(model, config)
+
+
+def stitch_logits(
+    model: TranscriptionModel, blocks: Iterable[np.ndarray], config: TranscribeConfig
+) -> Iterator[Tensor]:
+    """Yield the logits (T, V) float32 of consecutive stretches of a recording, none twice.
+
+    Args:
+        model: A fine-tuned model.
+        blocks: Consecutive pieces (S,) of the waveform, at the model's sample rate.
+        config: Settings; those of windows and batches are used.
+    """
+    for _, logits in _stitched_logits(model, blocks, config):
+        yield logits
+
+
+def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
+    """Return the model's code of a language, so that a wrong one is never taken silently.
+
+    Args:
+        language: A code such as `sw`, `swh_Latn` or `sw-KE`; None = the model's only one, if so.
+        known: The model's languages; empty = the model does not say, and any code is taken.
+
+    Raises:
+        ModelError: The model was not trained on this language.
+    """
+    if language is None:
+        return known[0] if len(known) == 1 else None
+    if not known:
+        return language
+    for code in known:
+        if code.casefold() == language.casefold():
+            return code
+    same_primary = [code for code in known if _primary(code) == _primary(language)]
+    if len(same_primary) == 1:
+        return same_primary[0]
+    raise ModelError(
+        f"this model does not transcribe {language!r}; it was trained on: "
+        f"{', '.join(sorted(known))}."
+    )
+
+
+def _primary(code: str) -> str:
+    return code.casefold().replace("-", "_").split("_")[0]
+
+
+def _decoder(
+    model: TranscriptionModel, vocabulary: Vocabulary, decoder: Decoder
+) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+    beam_search = model.beam_search
+    if decoder == "beam" and beam_search is None:
+        raise ModelError(
+            "this model carries no language model for beam search. Use --decoder greedy, or add "
+            "one with the language_model stage of a recipe."
+        )
+    if beam_search is not None and decoder != "greedy":
+        return beam_search.decode
+    return lambda logits, lengths: greedy_decode(logits, lengths, vocabulary)
+
+
+def _windows(model: TranscriptionModel, config: TranscribeConfig) -> WindowConfig:
+    return WindowConfig.from_seconds(
+        config.window_seconds, config.overlap_seconds, hop=model.hop, sample_rate=model.sample_rate
+    )
+
+
+def _stitched_logits(
+    model: TranscriptionModel, blocks: Iterable[np.ndarray], config: TranscribeConfig
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (samples done, logits (T, V)) of consecutive stretches."""
+    batch: list[tuple[Window, np.ndarray]] = []
+    for item in stream_windows(blocks, _windows(model, config)):
+        batch.append(item)
+        if len(batch) == config.batch_size:
+            yield from _batch_logits(model, batch)
+            batch = []
+    if batch:
+        yield from _batch_logits(model, batch)
+
+
+def _batch_logits(
+    model: TranscriptionModel, batch: list[tuple[Window, np.ndarray]]
+) -> Iterator[tuple[int, Tensor]]:
+    shortest = math.ceil(_SHORTEST_SECONDS * model.sample_rate)
+    longest = max(shortest, *(window.num_samples for window, _ in batch), 0)
+    waveform = torch.zeros(len(batch), longest)  # (B, S)
+    for row, (window, samples) in enumerate(batch):
+        waveform[row, : window.num_samples] = torch.from_numpy(samples)
+    lengths = torch.tensor([window.num_samples for window, _ in batch])
+    with torch.inference_mode():
+        logits, num_frames = model.logits(waveform.to(model.device), lengths.to(model.device))
+        logits, num_frames = logits.float().cpu(), num_frames.cpu()
+    # A head may give several frames per hop of the encoder; windows are planned in hops.
+    per_hop = round(model.hop / (model.frame_seconds * model.sample_rate))
+    for row, (window, _) in enumerate(batch):
+        kept = window.frame_slice
+        stop = None if kept.stop is None else kept.stop * per_hop
+        valid = logits[row, : max(0, int(num_frames[row]))]
+        done = window.end if window.end_frame is None else window.end_frame * window.hop
+        yield done, valid[kept.start * per_hop : stop].clone()  # (T, V)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    text: str
+    start: float
+    end: float
+    score: float
+    words: list[WordSpan]
+
+
+def _decode_segment(
+    model: TranscriptionModel,
+    vocabulary: Vocabulary,
+    decode: Callable[[Tensor, Tensor], list[Hypothesis]],
+    span: SegmentLogits,
+    end_of_audio: float,
+) -> _Segment | None:
+    """Decode and align one segment; None when it holds no text."""
+    lengths = torch.tensor([len(span.logits)])
+    text = " ".join(decode(span.logits[None], lengths)[0].text.split())
+    if not text:
+        return None
+    offset = span.first_frame * model.frame_seconds
+    words = align_words(
+        span.logits,
+        text,
+        vocabulary,
+        frame_seconds=model.frame_seconds,
+        offset=offset,
+        end_of_audio=end_of_audio,
+    )
+    if words:
+        letters = [len(word.word) for word in words]
+        score = sum(n * word.score for n, word in zip(letters, words, strict=True)) / sum(letters)
+        start, end = words[0].start, words[-1].end
+    else:  # more symbols than frames: the whole segment is the best that can be said
+        score = float(span.logits.softmax(dim=-1).amax(dim=-1).mean())
+        start = offset
+        end = min(end_of_audio, offset + len(span.logits) * model.frame_seconds)
+        words = []
+    limit = math.floor(end_of_audio * 1000) / 1000
+    return _Segment(
+        text=text,
+        start=_to_milliseconds(start, limit),
+        end=_to_milliseconds(end, limit),
+        score=round(score, 4),
+        words=[
+            WordSpan(
+                word=word.word,
+                start=_to_milliseconds(word.start, limit),
+                end=_to_milliseconds(word.end, limit),
+                score=round(word.score, 4),
+            )
+            for word in words
+        ],
+    )
+
+
+def _to_milliseconds(seconds: float, limit: float) -> float:
+    return min(round(seconds, 3), limit)
+
+
+def _as_dict(segment_id: int, segment: _Segment, word_timestamps: bool) -> dict[str, Any]:
+    as_dict: dict[str, Any] = {
+        "id": segment_id,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "score": segment.score,
+    }
+    if word_timestamps:
+        as_dict["words"] = [
+            {"word": word.word, "start": word.start, "end": word.end, "score": word.score}
+            for word in segment.words
+        ]
+    return as_dict

@@ -1,0 +1,210 @@
+"""Transcribe files and folders: find the audio, name the outputs, go on past bad files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.errors import AudioError, ModelError
+from speechjepa.inference.transcribe import (
+    TranscribeConfig,
+    TranscriptionModel,
+    check_options,
+    transcribe,
+)
+from speechjepa.inference.writers import output_paths, write_result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One file to transcribe."""
+
+    path: Path
+    name: Path
+    """Its output, below the output folder and without suffix."""
+    problem: str | None = None
+    """Why it cannot be transcribed, if that is known already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one file."""
+
+    path: Path
+    status: Literal["done", "skipped", "failed"]
+    message: str = ""
+    """Why it was skipped or failed, or what was left alone."""
+    result: dict[str, Any] | None = None
+    """The transcript, when done."""
+    written: tuple[Path, ...] = ()
+    seconds: float = 0.0
+    """Time that it took."""
+
+
+def find_recordings(inputs: Sequence[str | PathLike[str]]) -> list[Recording]:
+    """Return every file that `inputs` name, once each, with an output name of its own.
+
+    Files are taken whatever their suffix; folders are searched with their sub-folders for audio
+    suffixes, in alphabetical order, and keep their structure in the output names. Files whose
+    names differ in the suffix only keep it (`a.wav.srt`, `a.mp3.srt`); files of one name get their
+    folder in front, and then a number.
+    """
+    found: list[tuple[Path, Path, str | None]] = []  # path, path relative to its folder, problem
+    for given in map(Path, inputs):
+        if not given.exists():
+            found.append((given, Path(given.name), "there is no such file or folder"))
+        elif not given.is_dir():
+            found.append((given, Path(given.name), None))
+        elif files := _audio_below(given):
+            found += [(file, file.relative_to(given), None) for file in files]
+        else:
+            suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+            problem = f"the folder holds no audio file (looked for {suffixes})"
+            found.append((given, Path(given.name or "folder"), problem))
+    by_file: dict[str, tuple[Path, Path, str | None]] = {}
+    for entry in found:
+        by_file.setdefault(os.path.realpath(entry[0]), entry)
+    kept = list(by_file.values())
+    names = _distinct_names([(path, relative) for path, relative, _ in kept])
+    return [
+        Recording(path=path, name=name, problem=problem)
+        for (path, _, problem), name in zip(kept, names, strict=True)
+    ]
+
+
+def transcribe_files(
+    model: TranscriptionModel,
+    inputs: Sequence[str | PathLike[str]],
+    *,
+    output_dir: str | PathLike[str] | None = None,
+    formats: Sequence[str] = ("txt",),
+    overwrite: bool = False,
+    on_start: Callable[[Recording, int, int], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    **options: Any,
+) -> Iterator[Outcome]:
+    """Transcribe files one after the other; a file that fails does not stop the others.
+
+    Args:
+        model: A fine-tuned model, from `speechjepa.load`.
+        inputs: Files and folders, see `find_recordings`.
+        output_dir: Where transcripts are written; None = nowhere, they are in the outcomes only.
+        formats: Names from `speechjepa.inference.writers.FORMATS`.
+        overwrite: Replace transcripts that are there; otherwise they are left as they are, and a
+            file that has all of them is skipped.
+        on_start: Called with each file before it is transcribed, its number from 1, and how many
+            there are.
+        on_progress: Called with the seconds of audio done so far in the present file.
+        **options: Fields of `TranscribeConfig`.
+
+    Yields:
+        What became of each file, as soon as it is known.
+
+    Raises:
+        ModelError: The model cannot do what is asked of it; raised before the first file.
+    """
+    config = TranscribeConfig(**options)
+    check_options(model, config)
+    # Long segments are divided into subtitles between words.
+    options["word_timestamps"] = config.word_timestamps or bool({"srt", "vtt"} & set(formats))
+    recordings = find_recordings(inputs)
+    for number, recording in enumerate(recordings, start=1):
+        path = recording.path
+        if recording.problem is not None:
+            yield Outcome(path=path, status="failed", message=recording.problem)
+            continue
+        outputs = []
+        if output_dir is not None:
+            outputs = list(output_paths(Path(output_dir) / recording.name, formats).values())
+        kept = [] if overwrite else [str(output) for output in outputs if output.exists()]
+        if outputs and len(kept) == len(outputs):
+            message = f"{', '.join(kept)} exists already; give --overwrite to replace it"
+            yield Outcome(path=path, status="skipped", message=message)
+            continue
+        if on_start is not None:
+            on_start(recording, number, len(recordings))
+        started = perf_counter()
+        try:
+            result = transcribe(model, path, on_progress=on_progress, **options)
+            written = write_result(
+                result, outputs, overwrite=overwrite, word_timestamps=config.word_timestamps
+            )
+        except (AudioError, ModelError, OSError) as error:
+            yield Outcome(path=path, status="failed", message=_reason(error))
+            continue
+        yield Outcome(
+            path=path,
+            status="done",
+            message=f"left as they were: {', '.join(kept)}" if kept else "",
+            result=result,
+            written=tuple(written),
+            seconds=perf_counter() - started,
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AudioError):  # the path is said already
+        return str(error).removeprefix(f"{error.path}: ")
+    return str(error)
+
+
+def _audio_below(folder: Path) -> list[Path]:
+    """Return the audio files of a folder and its sub-folders, hidden ones left out."""
+    files = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [
+            Path(root, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
+        ]
+    return files
+
+
+def _distinct_names(files: Sequence[tuple[Path, Path]]) -> list[Path]:
+    """Return an output name for each (path, path relative to its folder); no two are equal."""
+    styles: list[list[Path]] = []
+    for path, relative in files:
+        has_suffix = relative.suffix.lower() in AUDIO_SUFFIXES
+        styles.append(
+            [
+                relative.with_suffix("") if has_suffix else relative,
+                relative,
+                relative.with_name(f"{path.absolute().parent.name}-{relative.name}"),
+            ]
+        )
+    chosen = [0] * len(files)
+    while True:
+        names = [options[style] for options, style in zip(styles, chosen, strict=True)]
+        count = Counter(_key(name) for name in names)
+        clashing = [
+            i for i, name in enumerate(names) if count[_key(name)] > 1 and chosen[i] + 1 < 3
+        ]
+        if not clashing:
+            break
+        for i in clashing:
+            chosen[i] += 1
+    taken: set[str] = {_key(name) for name in names if count[_key(name)] == 1}
+    for i, name in enumerate(names):
+        if count[_key(name)] == 1:
+            continue
+        number = 1
+        numbered = name
+        while _key(numbered) in taken:
+            number += 1
+            numbered = name.with_name(f"{name.name}-{number}")
+        taken.add(_key(numbered))
+        names[i] = numbered
+    return names
+
+
+def _key(name: Path) -> str:
+    """Names that differ in case only are one file on some systems."""
+    return str(name).casefold()

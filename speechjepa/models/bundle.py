@@ -1,0 +1,217 @@
+"""Bundles: a folder that holds a model and everything needed to use it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from speechjepa.config import from_dict, to_dict
+from speechjepa.errors import ConfigError, ModelError, SpeechJepaError
+from speechjepa.models.ctc import CtcModel
+from speechjepa.models.encoder import Encoder
+from speechjepa.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
+from speechjepa.text.normalize import TextConfig
+from speechjepa.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+EncoderConfig = SpeechEncoderConfig | Wav2Vec2Config
+
+
+@dataclass
+class Bundle:
+    """What a bundle folder holds, in memory."""
+
+    encoder: Encoder
+    """The encoder alone, also when there is a head."""
+    ctc: CtcModel | None = None
+    """Encoder and head, when fine-tuned."""
+    vocabulary: Vocabulary | None = None
+    """Characters of the head."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """How transcripts were normalised."""
+    languages: tuple[str, ...] = ()
+    """Language codes it was fine-tuned on."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Training data and settings, stage by stage."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Measured results."""
+    licence: str = ""
+    """Licence of the weights."""
+    path: Path | None = None
+    """Where it was read from."""
+
+
+def encoder_type(config: EncoderConfig) -> str:
+    """Return the name under which an encoder's settings are stored."""
+    return "wav2vec2" if isinstance(config, Wav2Vec2Config) else "native"
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """Return an encoder with fresh weights."""
+    if isinstance(config, Wav2Vec2Config):
+        return Wav2Vec2(config)
+    return SpeechEncoder(config)
+
+
+def encoder_config(entry: Mapping[str, Any], where: str = CONFIG_FILE) -> EncoderConfig:
+    """Return the settings of an encoder stored as {"type": ..., settings}."""
+    values = dict(entry)
+    kind = values.pop("type", "native")
+    if kind == "native":
+        return from_dict(SpeechEncoderConfig, values, where=where)
+    if kind == "wav2vec2":
+        return from_dict(Wav2Vec2Config, values, where=where)
+    raise ModelError(f"{where}: `encoder.type` must be native or wav2vec2, but is {kind!r} instead")
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> Path:
+    """Write a bundle; an older one in the same folder is replaced only once the new one is whole.
+
+    Files beside the model (language model, decoder settings) are left as they are.
+
+    Returns:
+        The folder.
+    """
+    config = cast(EncoderConfig, bundle.encoder.config)
+    entry: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "encoder": {"type": encoder_type(config), **to_dict(config)},
+        "head": None,
+        "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
+        "text": to_dict(bundle.text),
+        "languages": list(bundle.languages),
+        "training": bundle.training,
+        "results": bundle.results,
+        "licence": bundle.licence,
+    }
+    module: nn.Module = bundle.encoder
+    if bundle.ctc is not None:
+        entry["head"] = {"type": "ctc", "upsample": bundle.ctc.upsample}
+        module = bundle.ctc
+    prefix = "" if bundle.ctc is not None else "encoder."
+    tensors = {
+        prefix + name: tensor.detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / (WEIGHTS_FILE + ".partial")
+    save_file(tensors, weights)
+    settings = folder / (CONFIG_FILE + ".partial")
+    settings.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(weights, folder / WEIGHTS_FILE)
+    os.replace(settings, folder / CONFIG_FILE)
+    return folder
+
+
+def update_bundle(folder: Path, **entries: Any) -> None:
+    """Change entries of a bundle's config.json, such as `results`."""
+    path = folder / CONFIG_FILE
+    config = _read_config(folder)
+    config.update(entries)
+    partial = folder / (CONFIG_FILE + ".partial")
+    partial.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        ModelError: It is not a bundle, or not a readable one; the message says what is missing.
+    """
+    folder = Path(folder)
+    entry = _read_config(folder)
+    where = str(folder / CONFIG_FILE)
+    try:
+        encoder = build_encoder(encoder_config(entry["encoder"], where))
+        head = entry["head"]
+        vocabulary = entry.get("vocabulary")
+        bundle = Bundle(
+            encoder=encoder,
+            vocabulary=None if vocabulary is None else Vocabulary.from_list(vocabulary),
+            text=from_dict(TextConfig, entry["text"], where=where),
+            languages=tuple(entry["languages"]),
+            training=dict(entry["training"]),
+            results=dict(entry["results"]),
+            licence=entry["licence"],
+            path=folder,
+        )
+        if head is not None:
+            if bundle.vocabulary is None:
+                raise ValueError("there is a head but no vocabulary")
+            bundle.ctc = CtcModel(encoder, len(bundle.vocabulary), int(head["upsample"]))
+    except ModelError:
+        raise
+    except KeyError as error:
+        raise ModelError(f"{where}: `{error.args[0]}` is missing; the bundle is damaged") from error
+    except ConfigError as error:  # names the file already
+        raise ModelError(f"{error}; the bundle is damaged") from error
+    except (SpeechJepaError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: {error}; the bundle is damaged") from error
+    module: nn.Module = bundle.ctc or nn.ModuleDict({"encoder": encoder})
+    _load_weights(module, folder / WEIGHTS_FILE)
+    (bundle.ctc or encoder).eval()
+    return bundle
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        what = "this is a file" if folder.exists() else "there is no such folder"
+        raise ModelError(f"{folder}: {what}; a model is a folder with {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: not a model: it holds no {CONFIG_FILE}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: `format_version` must be {FORMAT_VERSION}, but is {version!r} instead"
+        )
+    return config
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: the weights are missing") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: the weights cannot be read: {error}") from error
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit config.json: {error}") from error
+
+
+def load_init(source: str | Path) -> Encoder:
+    """Return the encoder of a bundle, to start training from."""
+    try:
+        return load_bundle(source).encoder
+    except SpeechJepaError as error:
+        raise ModelError(f"cannot start from {source}: {error}") from error
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Return the number of weights."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def default_device() -> torch.device:
+    """Return the GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,203 @@
+"""The native encoder: log-mel front end and pre-norm blocks at 50 or 25 Hz."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechjepa.audio.features import Normalization
+from speechjepa.errors import ConfigError
+from speechjepa.models.encoder import Encoder, EncoderOutput
+from speechjepa.nn.feature_encoder import LogMelFeatureEncoder
+from speechjepa.nn.packing import pack_visible
+from speechjepa.nn.transformer import Block, FrameLayout, chunk_causal_mask, rotary_angles
+from speechjepa.shapes import padding_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechEncoderConfig:
+    """Sizes of a `SpeechEncoder`; travels inside every bundle."""
+
+    width: int = 192
+    """Model width D."""
+    num_layers: int = 8
+    """Blocks."""
+    num_heads: int = 3
+    """Attention heads; width / num_heads channels each."""
+    ffn_width: int = 768
+    """Hidden channels of the feed-forward part."""
+    kernel_size: int = 15
+    """Frames of the depthwise convolution, odd."""
+    frame_rate: Literal[25, 50] = 50
+    """Frames per second."""
+    num_mels: int = 80
+    """Mel channels F."""
+    normalization: Normalization = "utterance"
+    """Of the log-mel channels: per utterance, or global constants (needed to stream)."""
+    dropout: float = 0.0
+    """Probability; in the feature projection, attention weights and residual branches."""
+    drop_path: float = 0.0
+    """Probability that the last block's branches are skipped; grows linearly from 0."""
+    chunk_frames: int | None = None
+    """Chunk-causal attention: frames per chunk; None = full attention."""
+    left_chunks: int | None = None
+    """Past chunks a frame may attend to under chunk-causal attention; None = all."""
+    causal_convolution: bool = False
+    """Depthwise convolutions see only the past; required for streaming."""
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("width", "num_layers", "num_heads", "ffn_width", "num_mels"), 1)
+        least |= {"kernel_size": 1, "chunk_frames": 1, "left_chunks": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ConfigError(f"`{name}` must be at least {bound}, but is {value} instead")
+        if self.width % (2 * self.num_heads):
+            raise ConfigError(
+                f"`width` must be divisible by twice `num_heads` ({2 * self.num_heads}), "
+                f"but is {self.width} instead"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size} instead")
+        for name in ("dropout", "drop_path"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(
+                    f"`{name}` must be at least 0 and below 1, but is {getattr(self, name)} instead"
+                )
+
+
+PRESETS: dict[str, SpeechEncoderConfig] = {
+    "tiny": SpeechEncoderConfig(),
+    "small": SpeechEncoderConfig(width=384, num_layers=10, num_heads=6, ffn_width=1536),
+    "base": SpeechEncoderConfig(width=768, num_layers=12, num_heads=12, ffn_width=3072),
+}
+
+
+class SpeechEncoder(Encoder):
+    """Log-mel frames, strided convolutions, pre-norm blocks with rotary positions.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: SpeechEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_encoder = LogMelFeatureEncoder(
+            config.width, config.frame_rate, config.num_mels, config.normalization, config.dropout
+        )
+        last = max(1, config.num_layers - 1)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                config.num_heads,
+                config.ffn_width,
+                config.kernel_size,
+                config.dropout,
+                config.drop_path * i / last,
+                config.causal_convolution,
+            )
+            for i in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.apply(_initialize)
+
+    @property
+    def width(self) -> int:
+        """Channels D of the output."""
+        return self.config.width
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return self.config.num_layers
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self.feature_encoder.hop
+
+    def set_dropout(self, dropout: float, drop_path: float) -> None:
+        """Change the probabilities of dropout and of drop-path (the last block's)."""
+        self.config = replace(self.config, dropout=dropout, drop_path=drop_path)
+        self.feature_encoder.dropout.p = dropout
+        for i, block in enumerate(self.blocks):
+            block.set_dropout(dropout, drop_path * i / max(1, len(self.blocks) - 1))  # type: ignore[operator]
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
+        return self.feature_encoder.output_lengths(lengths)
+
+    def extract_features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return front-end features (B, T, D) of waveform (B, S), and their lengths (B,)."""
+        return self.feature_encoder(waveform, lengths)
+
+    def contextualize(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        *,
+        context_mask: Tensor | None = None,
+        return_layers: bool = False,
+        return_ffn: bool = False,
+    ) -> EncoderOutput:
+        """Run the blocks over front-end features.
+
+        Args:
+            features: (B, T, D).
+            lengths: (B,) valid frames.
+            context_mask: (B, T) True = visible. Hidden frames are dropped, not zeroed; the output
+                is packed to (B, N, D), in order of time, N the largest number of visible frames.
+            return_layers: Also return the input of the blocks and every block's output.
+            return_ffn: Also return every block's feed-forward output.
+        """
+        batch, num_frames, _ = features.shape
+        positions = torch.arange(num_frames, device=features.device)[None].expand(batch, -1)
+        indices = None
+        x = features
+        if context_mask is not None:
+            visible = context_mask & ~padding_mask(lengths, num_frames)
+            x, lengths, indices = pack_visible(features, visible)
+            positions = indices
+        valid = ~padding_mask(lengths, x.shape[1])
+        layout = FrameLayout(valid, indices, num_frames)
+        mask = None if layout.all_valid else valid[:, None, None, :]
+        if self.config.chunk_frames is not None:
+            chunked = chunk_causal_mask(
+                positions, self.config.chunk_frames, self.config.left_chunks
+            )
+            mask = chunked if mask is None else chunked & mask
+        if mask is not None:
+            mask = _never_empty(mask)
+        head_dim = self.config.width // self.config.num_heads
+        rotary = rotary_angles(positions, head_dim)
+        layers, ffn_outputs = [x], []
+        for block in self.blocks:
+            x, ffn_output = block(x, rotary, mask, layout)
+            layers.append(x)
+            ffn_outputs.append(ffn_output)
+        return EncoderOutput(
+            self.norm(x),
+            lengths,
+            layers if return_layers else None,
+            ffn_outputs if return_ffn else None,
+        )
+
+
+def preset_config(name: str, **changes: object) -> SpeechEncoderConfig:
+    """Return a preset's sizes with some of them changed."""
+    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+
+
+def _never_empty(mask: Tensor) -> Tensor:
+    """Let rows that may attend to nothing (padding) attend to everything: softmax stays finite."""
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,347 @@
+"""wav2vec 2.0 as published, base and large, parameter for parameter.
+
+https://arxiv.org/abs/2006.11477
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from speechjepa.errors import ConfigError
+from speechjepa.models.encoder import Encoder, EncoderOutput, FrontEnd
+from speechjepa.nn.packing import pack_visible
+from speechjepa.nn.waveform_encoder import WaveformFeatureEncoder, normalize_waveform
+from speechjepa.shapes import padding_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wav2Vec2Config:
+    """Sizes of a `Wav2Vec2`; travels inside every bundle. The defaults are those of base."""
+
+    conv_widths: tuple[int, ...] = (512,) * 7
+    """Channels of each waveform convolution; the last is F."""
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel of each waveform convolution, in steps of its input."""
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Stride of each waveform convolution; their product is the hop, 320 samples."""
+    conv_norm: Literal["group", "layer"] = "group"
+    """"group": the first convolution, each channel over time; "layer": all, over channels."""
+    conv_bias: bool = False
+    """Whether the waveform convolutions have a bias."""
+    width: int = 768
+    """Model width D."""
+    num_layers: int = 12
+    """Blocks."""
+    num_heads: int = 12
+    """Attention heads H; width / num_heads channels each."""
+    ffn_width: int = 3072
+    """Hidden channels of the feed-forward part."""
+    pre_norm: bool = False
+    """Layer norms at the input of each part of a block (large), or after its residual (base)."""
+    position_kernel: int = 128
+    """Frames of the convolution that tells positions."""
+    position_groups: int = 16
+    """Groups of channels of that convolution."""
+    layer_norm_eps: float = 1e-5
+    """Added to variances of layer norms."""
+    normalize_waveform: bool = True
+    """Bring every utterance to mean 0, variance 1 over its samples."""
+    dropout: float = 0.1
+    """Probability; on residual branches and the input of the first block."""
+    attention_dropout: float = 0.1
+    """Probability; on attention weights."""
+    activation_dropout: float = 0.0
+    """Probability; inside the feed-forward part."""
+    input_dropout: float = 0.1
+    """Probability; on the projected features."""
+    layerdrop: float = 0.05
+    """Probability that a block is skipped in training. Skipped blocks get no gradient in that step,
+    which data-parallel training must allow (`find_unused_parameters`)."""
+    feature_grad_mult: float = 0.1
+    """Factor on the gradient into the waveform convolutions."""
+
+    def __post_init__(self) -> None:
+        if not len(self.conv_widths) == len(self.conv_kernels) == len(self.conv_strides) > 0:
+            raise ConfigError(
+                "`conv_widths`, `conv_kernels` and `conv_strides` must have one value per "
+                f"convolution, but have {len(self.conv_widths)}, {len(self.conv_kernels)} and "
+                f"{len(self.conv_strides)} instead"
+            )
+        for name in ("num_heads", "position_groups"):
+            if self.width % getattr(self, name):
+                raise ConfigError(
+                    f"`width` must be divisible by `{name}` ({getattr(self, name)}), "
+                    f"but is {self.width} instead"
+                )
+
+
+PRESETS: dict[str, Wav2Vec2Config] = {
+    "tiny": Wav2Vec2Config(
+        conv_widths=(128,) * 7, width=192, num_layers=6, num_heads=3, ffn_width=768
+    ),
+    "base": Wav2Vec2Config(),
+    "large": Wav2Vec2Config(
+        conv_norm="layer",
+        conv_bias=True,
+        width=1024,
+        num_layers=24,
+        num_heads=16,
+        ffn_width=4096,
+        pre_norm=True,
+        dropout=0.0,
+        attention_dropout=0.0,
+        input_dropout=0.0,
+        layerdrop=0.0,
+        feature_grad_mult=1.0,
+    ),
+}
+
+
+def preset_config(name: str, **changes: object) -> Wav2Vec2Config:
+    """Return a preset's sizes with some of them changed."""
+    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+
+
+class Wav2Vec2(Encoder):
+    """Waveform convolutions, a positional convolution, transformer blocks.
+
+    Differs from the published code: results never depend on padding (the published base model takes
+    its group norm over padding too), and hidden frames can be dropped. Equal without padding.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_encoder = WaveformFeatureEncoder(
+            config.conv_widths,
+            config.conv_kernels,
+            config.conv_strides,
+            norm=config.conv_norm,
+            bias=config.conv_bias,
+            layer_norm_eps=config.layer_norm_eps,
+        )
+        self.feature_norm = nn.LayerNorm(config.conv_widths[-1], eps=config.layer_norm_eps)
+        self.feature_projection = nn.Linear(config.conv_widths[-1], config.width)
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.mask_embedding = nn.Parameter(torch.rand(config.width))
+        self.positions = PositionalConvolution(
+            config.width, config.position_kernel, config.position_groups
+        )
+        self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+    @property
+    def width(self) -> int:
+        """Channels D of the output."""
+        return self.config.width
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return self.config.num_layers
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self.feature_encoder.hop
+
+    @property
+    def quantizer_width(self) -> int:
+        """Channels F of the waveform features, which the quantizer takes."""
+        return self.config.conv_widths[-1]
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
+        return self.feature_encoder.output_lengths(lengths)
+
+    def convolve(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the waveform features (B, T, F), not yet normalised, and their lengths (B,)."""
+        if self.config.normalize_waveform:
+            waveform = normalize_waveform(waveform, lengths)
+        features, lengths = self.feature_encoder(waveform, lengths)
+        if self.config.feature_grad_mult != 1.0 and features.requires_grad:
+            # The bracket is exactly 0: the value stays, the gradient is scaled.
+            still = features.detach()
+            features = still + (features - still) * self.config.feature_grad_mult
+        return features, lengths
+
+    def front_end(self, waveform: Tensor, lengths: Tensor) -> FrontEnd:
+        """Return features; a quantizer takes the layer-normed waveform features before projection.
+
+        Differs from the published code: no dropout between them and the quantizer.
+        """
+        convolved, lengths = self.convolve(waveform, lengths)
+        normalized = self.feature_norm(convolved)
+        features = self.input_dropout(self.feature_projection(normalized))
+        return FrontEnd(features, lengths, normalized, convolved)
+
+    def extract_features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return front-end features (B, T, D) of waveform (B, S), and their lengths (B,)."""
+        found = self.front_end(waveform, lengths)
+        return found.features, found.lengths
+
+    def contextualize(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        *,
+        context_mask: Tensor | None = None,
+        return_layers: bool = False,
+        return_ffn: bool = False,
+    ) -> EncoderOutput:
+        """Run positional convolution and blocks over front-end features.
+
+        Args:
+            features: (B, T, D).
+            lengths: (B,) valid frames.
+            context_mask: (B, T) True = visible. Hidden frames count as zeros in the positional
+                convolution and are dropped before the blocks; the output is packed to (B, N, D), in
+                order of time, N the largest number of visible frames.
+            return_layers: Also return the input of the blocks and every block's output.
+            return_ffn: Also return every block's feed-forward output (zeros where layerdrop
+                skipped the block).
+        """
+        visible = ~padding_mask(lengths, features.shape[1])
+        if context_mask is not None:
+            visible = visible & context_mask
+        x = features.masked_fill(~visible[:, :, None], 0.0)
+        x = x + self.positions(x)
+        if context_mask is not None:
+            x, lengths, _ = pack_visible(x, visible)
+        if not self.config.pre_norm:
+            x = self.norm(x)
+        x = self.dropout(x)
+        mask = _attention_mask(lengths, x.shape[1])
+        layers, ffn_outputs = [x], []
+        for block in self.blocks:
+            if self.training and torch.rand(()).item() < self.config.layerdrop:
+                ffn_output = torch.zeros_like(x)
+            else:
+                x, ffn_output = block(x, mask)
+            layers.append(x)
+            ffn_outputs.append(ffn_output)
+        return EncoderOutput(
+            self.norm(x) if self.config.pre_norm else x,
+            lengths,
+            layers if return_layers else None,
+            ffn_outputs if return_ffn else None,
+        )
+
+
+class PositionalConvolution(nn.Module):
+    """A grouped convolution over time with weight norm and GELU, whose output tells positions.
+
+    Args:
+        width: Channels D.
+        kernel: Frames of the kernel; an even one sees one frame more of the past.
+        groups: Groups of channels.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        convolution = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
+        nn.init.normal_(convolution.weight, std=math.sqrt(4 / (kernel * width)))
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        # One norm per step of the kernel, as in the published checkpoints.
+        self.convolution = nn.utils.parametrizations.weight_norm(convolution, dim=2)
+        self.sizes = (width, kernel, groups)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as sizes and values: torch pickles no weight norm."""
+        trained = {name: p.requires_grad for name, p in self.named_parameters()}
+        return _rebuild_positions, (self.sizes, self.state_dict(), trained, self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the embedding (B, T, D) of frames x (B, T, D)."""
+        y = self.convolution(x.transpose(1, 2))[:, :, : x.shape[1]]
+        return functional.gelu(y).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = _linear(width, width)
+        self.key = _linear(width, width)
+        self.value = _linear(width, width)
+        self.output = _linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Let frames x (B, T, D) attend to the frames where mask (B, 1, 1, T) is True."""
+        query, key, value = (
+            project(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )  # (B, H, T, D / H)
+        x = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(x.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with a residual and a layer norm before or after."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.attention = Attention(config.width, config.num_heads, config.attention_dropout)
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.ffn_in = _linear(config.width, config.ffn_width)
+        self.ffn_out = _linear(config.ffn_width, config.width)
+        self.ffn_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its feed-forward output, both (B, T, D)."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            ffn_output = self._feed_forward(self.ffn_norm(x))
+            return x + self.dropout(ffn_output), ffn_output
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        ffn_output = self._feed_forward(x)
+        return self.ffn_norm(x + self.dropout(ffn_output)), ffn_output
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.ffn_out(self.activation_dropout(functional.gelu(self.ffn_in(x))))
+
+
+def _rebuild_positions(
+    sizes: tuple[int, int, int], values: dict[str, Tensor], trained: dict[str, bool], training: bool
+) -> PositionalConvolution:
+    with torch.random.fork_rng(devices=[]):  # the values drawn here are replaced
+        rebuilt = PositionalConvolution(*sizes)
+    first = next(iter(values.values()))
+    rebuilt.to(first.device, first.dtype).load_state_dict(values)
+    for name, parameter in rebuilt.named_parameters():
+        parameter.requires_grad_(trained[name])
+    return rebuilt.train(training)
+
+
+def _linear(source: int, width: int) -> nn.Linear:
+    linear = nn.Linear(source, width)
+    nn.init.normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _attention_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
+    """Return (B, 1, 1, T), True = may be attended to; None when there is no padding."""
+    padding = padding_mask(lengths, num_frames)
+    if not padding.any():
+        return None
+    # An utterance without frames attends to its padding, so that the softmax stays finite.
+    return (~padding | (lengths == 0)[:, None])[:, None, None, :]

@@ -1,0 +1,205 @@
+"""Pre-norm transformer blocks with rotary positions and a depthwise convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from speechjepa.nn.cpu import attention, depthwise_convolution
+
+
+def rotary_angles(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (B, 1, T, head_dim) of rotary position embeddings.
+
+    RoFormer, https://arxiv.org/abs/2104.09864.
+
+    Args:
+        positions: (B, T) frame indices in the full sequence (hidden frames count too).
+        head_dim: Channels of one head.
+        base: Of the geometric series of wavelengths.
+    """
+    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[..., None].float() * base**-exponent  # (B, T, head_dim / 2)
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary positions to queries or keys x (B, H, T, head_dim)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def chunk_causal_mask(positions: Tensor, chunk_frames: int, left_chunks: int | None) -> Tensor:
+    """Return the attention mask (B, 1, T, T), True = may attend, of chunk-causal attention.
+
+    A frame sees its own chunk and `left_chunks` chunks before it (None: all of the past).
+
+    Args:
+        positions: (B, T) frame indices in the full sequence.
+        chunk_frames: Frames per chunk.
+        left_chunks: Past chunks that stay visible.
+    """
+    chunks = torch.div(positions, chunk_frames, rounding_mode="floor")
+    query, key = chunks[:, :, None], chunks[:, None, :]
+    allowed = key <= query
+    if left_chunks is not None:
+        allowed &= key >= query - left_chunks
+    return allowed[:, None]
+
+
+class DropPath(nn.Module):
+    """Skip a residual branch for whole utterances with this probability (stochastic depth).
+
+    https://arxiv.org/abs/1603.09382
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0.0:
+            return x
+        keep = 1.0 - self.probability
+        kept = x.new_empty((x.shape[0], 1, 1)).bernoulli_(keep)
+        return x * (kept / keep)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % num_heads or (width // num_heads) % 2:
+            raise ValueError(f"width {width} must divide into {num_heads} heads of even size")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        batch, frames, width = x.shape
+        heads = self.query_key_value(x).view(batch, frames, 3, self.num_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, H, T, width / H) each
+        cos, sin = rotary[0].to(x.dtype), rotary[1].to(x.dtype)
+        x = attention(
+            rotate(query, cos, sin),
+            rotate(key, cos, sin),
+            value,
+            mask,
+            self.dropout if self.training else 0.0,
+        )
+        return self.output(x.transpose(1, 2).reshape(batch, frames, width))
+
+
+class ConvolutionModule(nn.Module):
+    """Depthwise convolution over time, SiLU, pointwise projection.
+
+    After the Conformer's (https://arxiv.org/abs/2005.08100), without its gate and batch norm.
+
+    Args:
+        width: Channels D.
+        kernel_size: Odd; frames of the depthwise kernel.
+        causal: See only the past, so that a stream needs no look-ahead.
+    """
+
+    def __init__(self, width: int, kernel_size: int, causal: bool) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd, but is {kernel_size} instead")
+        self.padding = (kernel_size - 1, 0) if causal else (kernel_size // 2, kernel_size // 2)
+        self.depthwise = nn.Conv2d(width, width, (1, kernel_size), groups=width)
+        self.pointwise = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = functional.pad(x, (0, 0, *self.padding))
+        x = depthwise_convolution(padded, self.depthwise.weight, self.depthwise.bias)  # type: ignore[arg-type]
+        return self.pointwise(functional.silu(x))
+
+
+class Block(nn.Module):
+    """Attention, depthwise convolution and feed-forward, each pre-norm with a residual."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        ffn_width: int,
+        kernel_size: int,
+        dropout: float,
+        drop_path: float,
+        causal_convolution: bool,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, dropout)
+        self.convolution_norm = nn.LayerNorm(width)
+        self.convolution = ConvolutionModule(width, kernel_size, causal_convolution)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_in = nn.Linear(width, ffn_width)
+        self.ffn_out = nn.Linear(ffn_width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def set_dropout(self, dropout: float, drop_path: float) -> None:
+        """Change the probabilities of dropout and of drop-path."""
+        self.attention.dropout = dropout
+        self.dropout.p = dropout
+        self.drop_path.probability = drop_path
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        layout: FrameLayout,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its feed-forward output, both (B, T, D)."""
+        attended = self.attention(self.attention_norm(x), rotary, attention_mask)
+        x = x + self.drop_path(self.dropout(attended))
+        convolved = layout.gather(self.convolution(layout.scatter(self.convolution_norm(x))))
+        x = x + self.drop_path(self.dropout(convolved))
+        hidden = self.dropout(functional.gelu(self.ffn_in(self.ffn_norm(x))))
+        ffn_output = self.ffn_out(hidden)
+        return x + self.drop_path(self.dropout(ffn_output)), ffn_output
+
+
+class FrameLayout:
+    """Where packed frames stand on the full time axis.
+
+    Convolutions need neighbours in time: packed visible frames are scattered onto the full axis,
+    hidden and padded frames count as zeros, and the result is gathered again.
+
+    Args:
+        valid: (B, N) True where a packed frame is real.
+        indices: (B, N) position of each packed frame on the full axis; None when nothing is hidden.
+        num_frames: T, length of the full axis.
+    """
+
+    def __init__(self, valid: Tensor, indices: Tensor | None, num_frames: int) -> None:
+        self.valid = valid
+        self.indices = indices
+        self.num_frames = num_frames
+        self.all_valid = bool(valid.all())
+        if indices is not None:
+            batch = torch.arange(valid.shape[0], device=valid.device)[:, None]
+            # Packed padding is scattered to one spare row past the end, and cut off.
+            spare = torch.full_like(indices, num_frames)
+            self._rows = (batch * (num_frames + 1) + torch.where(valid, indices, spare)).flatten()
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """Put packed frames x (B, N, D) on the full axis (B, T, D), zeros elsewhere."""
+        if self.indices is None:
+            return x if self.all_valid else x * self.valid[:, :, None].to(x.dtype)
+        batch, _, width = x.shape
+        full = x.new_zeros((batch * (self.num_frames + 1), width))
+        full = full.index_copy(0, self._rows, x.reshape(-1, width))
+        return full.view(batch, self.num_frames + 1, width)[:, :-1]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Take the packed frames (B, N, D) of x (B, T, D)."""
+        if self.indices is None:
+            return x
+        return x.gather(1, self.indices[:, :, None].expand(-1, -1, x.shape[2]))

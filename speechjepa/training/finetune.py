@@ -1,0 +1,400 @@
+"""Fine-tuning: CTC on characters from minutes of labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from speechjepa.audio.augment import mask_features, perturb_speed
+from speechjepa.config import to_dict
+from speechjepa.data.batches import Batch, BatchPlan, batch_loader, collate
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
+from speechjepa.metrics.error_rate import error_rates
+from speechjepa.models.bundle import (
+    Bundle,
+    EncoderConfig,
+    build_encoder,
+    load_bundle,
+    num_parameters,
+    save_bundle,
+)
+from speechjepa.models.ctc import CtcModel
+from speechjepa.models.encoder import Encoder
+from speechjepa.objectives.ctc import ctc_loss
+from speechjepa.text.normalize import TextConfig, normalize_text
+from speechjepa.training.callbacks import (
+    LAST_CHECKPOINT,
+    Checkpoints,
+    ProgressLine,
+    checkpoint_summary,
+    fit,
+    quiet_lightning,
+    save_json,
+    start_encoder,
+)
+from speechjepa.training.config import FinetuneConfig
+from speechjepa.training.doctor import CtcDoctor
+from speechjepa.training.labelled import LabelledItems, leave_out_misfits, read_labelled
+from speechjepa.training.logs import RecordingModule, loggers
+from speechjepa.training.precision import autocast, pick_precision
+from speechjepa.training.presets import resolve_presets
+from speechjepa.training.pretrain import set_dropout
+from speechjepa.training.schedule import Budget, parameter_groups, set_learning_rate, tri_stage
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_MINUTES = 3.0
+
+
+class FinetuneModule(RecordingModule):
+    """Lightning's view of CTC fine-tuning.
+
+    Args:
+        model: Encoder and head.
+        train: Labelled items.
+        dev: Labelled items the model is chosen by; None = the last step is kept.
+        config: Settings, all resolved.
+        budget: The run's clock.
+        doctor: Watches and says what it sees.
+    """
+
+    def __init__(
+        self,
+        model: CtcModel,
+        train: LabelledItems,
+        dev: LabelledItems | None,
+        config: FinetuneConfig,
+        budget: Budget,
+        doctor: CtcDoctor,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.train_data = train
+        self.dev_data = dev
+        self.config = config
+        self.budget = budget
+        self.doctor = doctor
+        self.precision_name = "float32"
+        self.best: dict[str, Any] = {"cer": float("inf"), "wer": float("inf"), "step": 0}
+        self.best_weights: dict[str, Tensor] = {}
+        self._evaluated = -1
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.budget.progress(self.global_step)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder being fine-tuned."""
+        return self.model.encoder
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the head learns fastest, each block slower than the one above it."""
+        config = self.config
+        top = cast(float, config.learning_rate)
+        groups = parameter_groups(
+            self.model.head.named_parameters(),
+            top * config.head_learning_rate_factor,
+            config.weight_decay,
+        )
+        if not config.freeze_encoder:
+            blocks = list(self.encoder.blocks)
+            inside = {id(p) for block in blocks for p in block.parameters()}
+            rest = [(n, p) for n, p in self.encoder.named_parameters() if id(p) not in inside]
+            decay = cast(float, config.layer_decay)
+            for depth, block in enumerate(reversed(blocks)):
+                groups += parameter_groups(
+                    block.named_parameters(), top * decay**depth, config.weight_decay
+                )
+            groups += parameter_groups(rest, top * decay ** len(blocks), config.weight_decay)
+        for group in groups[2:]:
+            group["encoder"] = True
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
+
+    def losses(self, batch: Batch, *, augment: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean CTC loss per character, logits (B, T, V) and their lengths (B,)."""
+        config = self.config
+        waveform, lengths = batch.waveform, batch.lengths
+        generator = torch.Generator().manual_seed(int(batch.keys[0]) % 2**31)
+        if augment and config.speed_perturbation:
+            waveform, lengths = perturb_speed(
+                waveform, lengths, config.speed_perturbation, generator
+            )
+        rate = 16000 / self.encoder.hop  # frames per second
+        frozen = config.freeze_feature_encoder or self._encoder_is_frozen
+        with autocast(self.device, self.precision_name):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                features, frames = self.encoder.extract_features(waveform, lengths)
+            if augment:
+                features = mask_features(
+                    features,
+                    frames,
+                    mask_prob=cast(float, config.mask_prob),
+                    mask_length=max(1, round(config.mask_length_seconds * rate)),
+                    mask_channel_prob=cast(float, config.mask_channel_prob),
+                    mask_channel_length=config.mask_channel_length,
+                    generator=generator,
+                )
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_is_frozen):
+                output = self.encoder.contextualize(features, frames)
+        logits = self.model.head_logits(output.features)
+        token_ids = [self.train_data.token_ids[i] for i in batch.items.tolist()]
+        logit_lengths = output.lengths * self.model.upsample
+        loss = ctc_loss(logits, logit_lengths, token_ids)
+        return loss.value, logits, logit_lengths
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Return the loss of a batch."""
+        begins_step = self.between_steps
+        self.begin_batch()
+        loss, logits, lengths = self.losses(batch, augment=True)
+        if begins_step and self.global_step % 10 == 0:
+            blanks = self.doctor.watch(self.global_step, float(loss.detach()), logits, lengths)
+            self.record({"loss/ctc": loss.detach(), "monitor/blank_ratio": blanks})
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Set the learning rates, then step."""
+        config = self.config
+        factor = tri_stage(self.progress, config.schedule, config.final_learning_rate)
+        optimizer = cast(torch.optim.Optimizer, self.optimizers())
+        rate = set_learning_rate(optimizer, factor)
+        if self._encoder_is_frozen:
+            for group in optimizer.param_groups:
+                group["lr"] *= not group.get("encoder", False)
+        super().optimizer_step(*args, **kwargs)
+        self.end_step()
+        if self.global_step % 10 == 0:
+            self.record({"learning_rate": rate})
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Evaluate when it is due; stop when the budget is spent or dev stops improving."""
+        over = self.progress >= 1.0
+        if self.between_steps:
+            self.evaluate_if_due(over)
+        if over:
+            self.trainer.should_stop = True
+
+    def on_train_start(self) -> None:
+        """Make up for an evaluation that an interruption prevented."""
+        if self.global_step:
+            self.evaluate_if_due(self.progress >= 1.0)
+
+    def evaluate_if_due(self, over: bool) -> None:
+        """Read the dev error, once a step, every so many steps and when training is over."""
+        step = self.global_step
+        due = step % cast(int, self.config.evaluate_every) == 0 or over
+        if due and step != self._evaluated:
+            self._evaluate(step)
+            self._evaluated = step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the clock, the place in the data and the best state so far."""
+        checkpoint["speechjepa"] = {
+            "seconds": self.budget.seconds,
+            "batches": self.batches,
+            "precision": self.precision_name,
+        }
+        checkpoint["best"] = {
+            "result": self.best,
+            "weights": self.best_weights,
+            "evaluated": self._evaluated,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the best state so far."""
+        best = checkpoint["best"]
+        self.best, self.best_weights = best["result"], best["weights"]
+        self._evaluated = best["evaluated"]
+
+    def _evaluate(self, step: int) -> None:
+        if self.dev_data is None:
+            self._keep({"cer": None, "wer": None, "step": step})
+            return
+        rates = self.measure(self.dev_data)
+        self.record({"dev/cer": rates.cer, "dev/wer": rates.wer})
+        self.doctor.heard(step, rates.cer)
+        if rates.cer < self.best["cer"]:
+            self._keep({"cer": rates.cer, "wer": rates.wer, "step": step})
+        patience = self.config.patience
+        readings = (step - self.best["step"]) // cast(int, self.config.evaluate_every)
+        if patience is not None and readings >= patience:
+            logger.info("no better dev CER in %d readings: stopping at step %d", readings, step)
+            self.trainer.should_stop = True
+
+    def _keep(self, best: dict[str, Any]) -> None:
+        self.best = best
+        self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def measure(self, data: LabelledItems) -> Any:
+        """Return greedy error rates on (an even sample of) labelled items."""
+        self.model.eval()
+        total = len(data.items)
+        stride = max(1, -(-total // self.config.max_dev_utterances))
+        used = list(range(0, total, stride))
+        hypotheses = [""] * len(used)
+        for rows in BatchPlan(data.items.lengths[used], 120.0).epoch(0):
+            batch = collate([data.items[(used[r], 0)] for r in rows]).to(self.device)
+            with autocast(self.device, self.precision_name):
+                logits, lengths = self.model(batch.waveform, batch.lengths)
+            best = logits.argmax(dim=-1).cpu()
+            for row, place in enumerate(rows):
+                path = best[row, : int(lengths[row])].tolist()
+                hypotheses[place] = data.vocabulary.decode_ctc(path)
+        self.model.train()
+        return error_rates([data.texts[i] for i in used], hypotheses)
+
+    @property
+    def _encoder_is_frozen(self) -> bool:
+        config = self.config
+        return config.freeze_encoder or self.progress < cast(float, config.freeze_finetune_updates)
+
+
+def finetune(
+    config: FinetuneConfig,
+    train: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    run_dir: Path,
+    *,
+    text: TextConfig,
+    encoder: EncoderConfig | None = None,
+    init: str | Path | None = None,
+    cache_dir: Path,
+) -> Path:
+    """Fine-tune an encoder for CTC on characters; continues where an interrupted run stopped.
+
+    Args:
+        config: Settings; those left None are chosen from the minutes of labels.
+        train: Labelled utterances.
+        dev: Labelled utterances the model is chosen by; may be empty.
+        run_dir: Gets config.json, metrics.csv, tensorboard/, doctor.jsonl, bundle/.
+        text: Normalisation of transcripts.
+        encoder: Sizes of a fresh encoder, when there is no `init`.
+        init: Bundle whose encoder is the start.
+        cache_dir: Where decoded audio is kept.
+
+    Returns:
+        The folder of the bundle: the state with the lowest dev CER.
+
+    Raises:
+        DataError: No utterance is labelled, or none of the labels fits its frames.
+    """
+    quiet_lightning()
+    pl.seed_everything(config.seed, verbose=False)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    network = start_encoder(encoder, init)
+    earlier = checkpoint_summary(run_dir / "checkpoints" / LAST_CHECKPOINT)
+    doctor = CtcDoctor(run_dir / "doctor.jsonl", earlier.get("step", 0))
+    labelled = [u for u in train if u.text and normalize_text(u.text, text)]
+    if not labelled:
+        raise DataError(f"none of the {len(train)} training utterances has a transcript")
+    data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
+    config = resolve_presets(
+        config, data.minutes, pretrained=init is not None, frame_rate=16000 / network.hop
+    )
+    set_dropout(network, config.dropout, config.drop_path)
+    _reset_top(network, config.reset_top_layers)
+    model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
+    leave_out_misfits(data, model, doctor)
+    budget = Budget(config.max_steps, config.minutes)
+    module = FinetuneModule(model, data, dev_data, config, budget, doctor)
+    settings = {
+        "finetune": to_dict(config),
+        "init": None if init is None else str(init),
+        "label_minutes": data.minutes,
+        "utterances": len(data.items),
+        "parameters": num_parameters(model),
+    }
+    save_json(settings, run_dir / "config.json")
+    _fit(module, config, run_dir, earlier)
+    (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
+    model.load_state_dict(module.best_weights)
+    model.cpu().eval()
+    set_dropout(network, 0.0, 0.0)
+    doctor.conclude(module.best)
+    history = _history(init) | {"finetune": settings | {"minutes": budget.seconds / 60}}
+    return save_bundle(_bundle(module, text, history), run_dir / "bundle")
+
+
+def _bundle(module: FinetuneModule, text: TextConfig, training: dict[str, Any]) -> Bundle:
+    data = module.train_data
+    return Bundle(
+        encoder=module.encoder,
+        ctc=module.model,
+        vocabulary=data.vocabulary,
+        text=text,
+        languages=tuple(sorted({u.language for u in data.utterances if u.language})),
+        training=training,
+        results={"dev_while_training": module.best},
+    )
+
+
+def _reset_top(encoder: Encoder, number: int) -> None:
+    if number:
+        fresh = build_encoder(cast(Any, encoder.config))
+        pairs = list(zip(encoder.blocks, fresh.blocks, strict=True))
+        for block, new in pairs[-number:]:
+            block.load_state_dict(new.state_dict())
+
+
+def _fit(
+    module: FinetuneModule, config: FinetuneConfig, run_dir: Path, earlier: dict[str, Any]
+) -> None:
+    checkpoint = run_dir / "checkpoints" / LAST_CHECKPOINT
+    if earlier:
+        logger.info("continuing %s after step %d", checkpoint, earlier["step"])
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        max_epochs=-1,
+        max_steps=-1 if config.max_steps is None else config.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        logger=loggers(run_dir, earlier.get("step", 0)),
+        callbacks=[
+            Checkpoints(run_dir / "checkpoints", CHECKPOINT_MINUTES),
+            ProgressLine("finetune", module.budget),
+        ],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+    items = module.train_data.items
+    module.go_on_after(earlier.get("batches", 0))
+    plan = BatchPlan(
+        items.lengths,
+        config.batch_seconds,
+        seed=config.seed,
+        start=module.batches,
+        pool_batches=8,
+    )
+    batch = collate([items[request] for request in next(iter(plan))])
+    device = trainer.strategy.root_device
+    module.to(device)
+    module.precision_name = earlier.get("precision") or pick_precision(
+        config.precision,
+        device,
+        lambda: module.losses(batch.to(device), augment=False)[0],
+    )
+    module.zero_grad()
+    module.train()  # a loaded encoder comes in evaluation mode, and Lightning keeps the mode
+    module.budget.start(earlier.get("seconds", 0.0))
+    fit(trainer, module, batch_loader(items, plan), checkpoint=checkpoint if earlier else None)
+    module.evaluate_if_due(over=True)  # a run stopped between its last step and this
+    for log in trainer.loggers:
+        log.save()
+
+
+def _history(init: str | Path | None) -> dict[str, Any]:
+    return {} if init is None else dict(load_bundle(init).training)

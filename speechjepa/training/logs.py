@@ -1,0 +1,135 @@
+"""What a run writes while it trains: one CSV that survives a resume, and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+SECONDS_BETWEEN_WRITES = 10.0
+
+
+class RecordingModule(pl.LightningModule):
+    """A module whose readings go straight to the loggers, at the step they were taken.
+
+    Lightning's own `log` repeats a reading at every later step, and first writes at the tenth.
+    """
+
+    readings: dict[str, float]
+    """The last value of everything recorded."""
+    batches: int
+    """Batches that the weights have learned from: those of finished optimizer steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readings = {}
+        self.go_on_after(0)
+
+    def go_on_after(self, batches: int) -> None:
+        """Count on from this many batches."""
+        self.batches = self._batches_begun = batches
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no gradient is half accumulated."""
+        return self._batches_begun == self.batches
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the weights are worth keeping."""
+        return True
+
+    def begin_batch(self) -> None:
+        """Count a batch that is begun."""
+        self._batches_begun += 1
+
+    def end_step(self) -> None:
+        """Count the batches of a finished optimizer step."""
+        self.batches = self._batches_begun
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Log scalars (numbers or tensors) at the current step."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self.readings.update(numbers)
+        for logger in self.loggers:
+            logger.log_metrics(numbers, self.global_step)
+
+
+class CsvLog(Logger):
+    """Wide CSV, one row per step; appended to on resume, rows after the resumed step dropped.
+
+    Lightning's own CSV logger deletes the file of an interrupted run.
+
+    Args:
+        folder: Where metrics.csv is written.
+        resume_step: Keep rows up to this step of an earlier sitting; 0 = start anew.
+    """
+
+    def __init__(self, folder: Path, resume_step: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+        self._written = time.monotonic()
+        if resume_step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    step = int(row.pop("step"))
+                    if step <= resume_step:
+                        self.rows[step] = {k: float(v) for k, v in row.items() if v}
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for a name; the folder has it already."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for a version; a run's folder is its version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Settings are in config.json beside the log."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Remember readings, and write the file now and then."""
+        self.rows.setdefault(int(step or 0), {}).update(metrics)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file."""
+        if not self.rows:
+            return
+        columns = ["step", *sorted({name for row in self.rows.values() for name in row})]
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            for step in sorted(self.rows):
+                row = {name: f"{value:.6g}" for name, value in self.rows[step].items()}
+                writer.writerow({"step": step, **row})
+        partial.replace(self.path)
+        self._written = time.monotonic()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the file at the end."""
+        self.save()
+
+
+def loggers(folder: Path, resume_step: int) -> list[Logger]:
+    """Return the loggers of a run: metrics.csv and tensorboard/ in its folder."""
+    tensorboard = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
+    return [CsvLog(folder, resume_step), tensorboard]

@@ -1,0 +1,63 @@
+"""Fine-tuning settings chosen from the minutes of labels that are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from speechjepa.training.config import FinetuneConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What depends on how much is labelled."""
+
+    up_to_minutes: float
+    max_steps: int
+    learning_rate: float
+    layer_decay: float
+    freeze_finetune_updates: float
+    mask_prob: float
+    mask_channel_prob: float
+
+
+# Fewer labels: fewer steps, more masking, lower layers kept closer to what pretraining found.
+# The shares of wav2vec 2.0's 10-minute recipe (https://arxiv.org/abs/2006.11477, appendix B),
+# scaled to small encoders; the figures behind them are in docs/LOG.md.
+PRESETS = (
+    Preset(5.0, 1500, 1e-3, 0.9, 0.05, 0.25, 0.15),
+    Preset(30.0, 3000, 1e-3, 0.9, 0.05, 0.25, 0.15),
+    Preset(180.0, 6000, 1e-3, 0.9, 0.03, 0.2, 0.1),
+    Preset(float("inf"), 12000, 1e-3, 0.95, 0.02, 0.15, 0.1),
+)
+
+
+def resolve_presets(
+    config: FinetuneConfig, label_minutes: float, *, pretrained: bool, frame_rate: float
+) -> FinetuneConfig:
+    """Fill in every setting that is None.
+
+    Args:
+        config: What the recipe says.
+        label_minutes: Minutes of labelled speech.
+        pretrained: Whether the encoder starts from a bundle; from scratch nothing is frozen and
+            every layer learns alike.
+        frame_rate: Encoder frames per second.
+    """
+    preset = next(p for p in PRESETS if label_minutes <= p.up_to_minutes)
+    chosen = {
+        "max_steps": None if config.minutes is not None else preset.max_steps,
+        "learning_rate": preset.learning_rate if pretrained else 1e-3,
+        "layer_decay": preset.layer_decay if pretrained else 1.0,
+        "freeze_finetune_updates": preset.freeze_finetune_updates if pretrained else 0.0,
+        "mask_prob": preset.mask_prob,
+        "mask_channel_prob": preset.mask_channel_prob,
+        "upsample": 2 if frame_rate < 40 else 1,
+    }
+    missing = {k: v for k, v in chosen.items() if getattr(config, k) is None}
+    config = replace(config, **missing)  # type: ignore[arg-type]
+    if not pretrained:
+        config = replace(config, freeze_feature_encoder=False)
+    if config.evaluate_every is None:
+        steps = config.max_steps or preset.max_steps
+        config = replace(config, evaluate_every=max(20, steps // 15))
+    return config

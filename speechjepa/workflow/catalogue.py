@@ -1,0 +1,77 @@
+"""The recipes of the project and their last measured results; light enough for a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import speechjepa
+from speechjepa.config import suggestion
+from speechjepa.errors import ConfigError, DataError
+
+
+def project_folders(name: str) -> list[Path]:
+    """Return the folders called `name` of the current folder and of the checkout, if any."""
+    checkout = Path(speechjepa.__file__).resolve().parent.parent / name
+    folders = dict.fromkeys([Path(name).resolve(), checkout])
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def list_recipes() -> dict[str, Path]:
+    """Return every recipe of the project by name (`mboshi/asr_10min`)."""
+    found: dict[str, Path] = {}
+    for folder in project_folders("recipes"):
+        for path in sorted(folder.glob("*/*.yaml")):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
+
+
+def find_recipe(path_or_name: str | os.PathLike[str]) -> Path:
+    """Return the file of a recipe given by path or name.
+
+    Raises:
+        ConfigError: There is none; the nearest name is given.
+    """
+    text = os.fspath(path_or_name)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    known = list_recipes()
+    name = text.removeprefix("recipes/").removesuffix(".yaml").rstrip("/")
+    for candidate in (name, f"{name}/recipe"):
+        if candidate in known:
+            return known[candidate]
+    variants = [other for other in known if other.startswith(f"{name}/")]
+    if variants:
+        raise ConfigError(f"'{text}' is a folder of recipes; choose one of: {', '.join(variants)}")
+    raise ConfigError(f"there is no recipe '{text}'{suggestion(name, known)}")
+
+
+def find_prepare(recipe_file: Path) -> Path | None:
+    """Return the program beside a recipe that fetches and unpacks its data, if there is one."""
+    path = recipe_file.parent / "prepare.py"
+    return path if path.is_file() else None
+
+
+def last_results() -> dict[str, Mapping[str, Any]]:
+    """Return the latest record of each recipe in `results/recipes`, by the recipe's `name`.
+
+    Raises:
+        DataError: A record is not JSON.
+    """
+    latest: dict[str, Mapping[str, Any]] = {}
+    for folder in project_folders("results"):
+        for path in sorted((folder / "recipes").glob("*.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                name, date = str(record["recipe"]), str(record["date"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"is no result of a recipe: {error}", path=path) from error
+            if name not in latest or date >= str(latest[name]["date"]):
+                latest[name] = record
+    return latest

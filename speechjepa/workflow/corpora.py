@@ -1,0 +1,188 @@
+"""The audio and labels that a recipe names: read once, split, and fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from speechjepa.audio.files import probe_audio
+from speechjepa.config import to_dict
+from speechjepa.data.labels import select_labels
+from speechjepa.data.readers import read_corpus
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import AudioError, DataError
+from speechjepa.workflow.recipe import CorpusConfig, DataConfig
+from speechjepa.workflow.run import digest
+
+logger = logging.getLogger(__name__)
+
+MAX_DEV_SHARE = 0.2
+
+
+class Corpora:
+    """What a recipe's `data` section stands for, read when it is first asked for.
+
+    Args:
+        config: The section.
+        run_dir: Gets `labels.txt`, the ids that fine-tuning may use.
+    """
+
+    def __init__(self, config: DataConfig, run_dir: Path) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self._read: dict[str, list[Utterance]] = {}
+
+    def read(self, entry: str | CorpusConfig) -> list[Utterance]:
+        """Read one corpus; the second time from memory."""
+        corpus = self.config.complete(entry)
+        key = repr(corpus)
+        if key not in self._read:
+            self._read[key] = read_corpus(
+                str(corpus.location),
+                format=corpus.format,
+                split=corpus.split,
+                columns=corpus.columns,
+                data_root=self.config.root,
+            )
+        return self._read[key]
+
+    def read_all(self) -> None:
+        """Read every corpus now, so that a mistake shows before hours of training."""
+        for corpus in self.config.corpora():
+            self.read(corpus)
+        if self.config.train is not None:
+            self.labelled  # noqa: B018 - read for its errors
+
+    @cached_property
+    def pool(self) -> list[Utterance]:
+        """Audio for pretraining: the pool, without the audio of a `dev` corpus.
+
+        Utterances that are held out for want of a dev corpus stay in: which they are changes with
+        every new transcript, and pretraining must not begin again for that.
+        """
+        given = self.config.dev
+        measured = {(u.audio_path, u.start) for u in (self.read(given) if given else ())}
+        found: dict[tuple[Path, float], Utterance] = {}
+        for corpus in self.config.pool_corpora():
+            for utterance in self.read(corpus):
+                place = (utterance.audio_path, utterance.start)
+                if place not in measured:
+                    found.setdefault(place, utterance)
+        return list(found.values())
+
+    @property
+    def labelled(self) -> list[Utterance]:
+        """The utterances whose transcripts fine-tuning may use."""
+        return self._split[0]
+
+    @property
+    def dev(self) -> list[Utterance]:
+        """The transcribed utterances to measure on; none of them is among the labelled."""
+        return self._split[1]
+
+    @property
+    def dev_name(self) -> str:
+        """What to call the dev set in results."""
+        return "held-out" if self.config.dev is None else "dev"
+
+    @cached_property
+    def _split(self) -> tuple[list[Utterance], list[Utterance]]:
+        config = self.config
+        if config.train is None:
+            return [], [] if config.dev is None else self.read(config.dev)
+        everything = self.read(config.train)
+        labels = config.labels
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        labelled = select_labels(
+            everything,
+            labels if isinstance(labels, str) else to_dict(labels),
+            folder=self._folder(config.train),
+            out=self.run_dir / "labels.txt",
+        )
+        if config.dev is not None:
+            return labelled, self.read(config.dev)
+        ids = {u.id for u in labelled}
+        others = [u for u in everything if u.text and u.id not in ids]
+        return self._hold_out(labelled, others)
+
+    def _folder(self, entry: str | CorpusConfig) -> Path:
+        """Return where the named lists of labels are: beside the manifest."""
+        location = str(self.config.complete(entry).location)
+        if location.startswith("hf:"):
+            return self.config.root or self.run_dir
+        path = Path(location)
+        return path if path.is_dir() else path.parent
+
+    def _hold_out(
+        self, labelled: list[Utterance], others: list[Utterance]
+    ) -> tuple[list[Utterance], list[Utterance]]:
+        """Draw a dev set: from transcripts that are not used as labels, else from the labels."""
+        wanted = 60 * self.config.dev_minutes
+        if total_seconds(others) < wanted:
+            wanted = min(wanted, MAX_DEV_SHARE * total_seconds(labelled))
+            others = labelled
+        dev: list[Utterance] = []
+        seconds = 0.0
+        # The order depends on the ids alone: adding recordings moves few others in or out.
+        for utterance in sorted(others, key=lambda u: hashlib.sha256(u.id.encode()).digest()):
+            if seconds >= wanted:
+                break
+            dev.append(utterance)
+            seconds += total_seconds([utterance])
+        held = {u.id for u in dev}
+        logger.info(
+            "no `data.dev` is given: %d utterances (%.1f min) are held out to measure on",
+            len(dev),
+            seconds / 60,
+        )
+        kept = [u for u in labelled if u.id not in held]
+        if not kept or not dev:
+            raise DataError(
+                f"there are {len(labelled)} transcribed utterances, too few to hold some out; "
+                "transcribe more, or name a `data.dev`"
+            )
+        return kept, dev
+
+
+def total_seconds(utterances: Iterable[Utterance]) -> float:
+    """Return how long utterances last together (seconds); unreadable audio counts as nothing."""
+    total = 0.0
+    for utterance in utterances:
+        if utterance.duration is not None:
+            total += utterance.duration
+            continue
+        try:
+            total += max(0.0, probe_audio(utterance.audio_path).duration - utterance.start)
+        except AudioError as error:
+            logger.debug("counted as empty: %s", error)
+    return total
+
+
+def fingerprint(utterances: Sequence[Utterance], *, use_text: bool = True) -> dict[str, Any]:
+    """Return what a stage's output depends on in utterances: ids, texts, files and their state."""
+    states: dict[Path, tuple[int, int] | None] = {}
+    rows = []
+    for u in utterances:
+        if u.audio_path not in states:
+            states[u.audio_path] = _file_state(u.audio_path)
+        place = [u.id, str(u.audio_path), states[u.audio_path], u.start, u.duration]
+        rows.append([*place, u.text, u.speaker] if use_text else place)
+    return {"utterances": len(rows), "digest": digest(rows)}
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Return the size and time of a file, or of every file in a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return {"path": str(path), "digest": digest([[str(p), _file_state(p)] for p in files])}
+
+
+def _file_state(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:  # a missing file is a state too; reading it says so
+        return None
+    return state.st_size, state.st_mtime_ns

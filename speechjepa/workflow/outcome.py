@@ -1,0 +1,77 @@
+"""What a run amounts to: one line for people, one JSON record for the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechjepa.errors import ConfigError
+from speechjepa.workflow.recipe import Recipe
+from speechjepa.workflow.record import make_record, write_json
+from speechjepa.workflow.run import StageState
+
+
+def rates_text(rates: Mapping[str, Any]) -> str:
+    """Say the fractions `cer`, `wer` and, with a language model, `cer_lm`, `wer_lm` in words."""
+    text = f"CER {_percent(rates['cer'])}, WER {_percent(rates['wer'])}"
+    if rates.get("cer_lm") is None:
+        return text + " (no language model)"
+    with_lm = f"CER {_percent(rates['cer_lm'])}, WER {_percent(rates['wer_lm'])}"
+    return f"{text}; with language model {with_lm}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def summary_line(recipe: Recipe, states: Mapping[str, StageState]) -> str:
+    """Return the last line of a run: the error rates, or what was made."""
+    minutes = sum(state.minutes for state in states.values())
+    if "evaluate" not in states:
+        return f"{recipe.name}: {', '.join(states)} done in {minutes:.1f} min"
+    figures = states["evaluate"].figures
+    return f"{recipe.name} {figures['split']}: {rates_text(figures)}; {minutes:.1f} min in all"
+
+
+def _without_places(command: str, data_root: Path | None) -> str:
+    """Say the data root by its variable: where it lies here is nobody else's business."""
+    return command if data_root is None else command.replace(str(data_root), "$SPEECHJEPA_DATA")
+
+
+def write_result(
+    recipe: Recipe, states: Mapping[str, StageState], results_dir: Path, command: str
+) -> Path:
+    """Write `<results_dir>/recipes/<recipe>-<seed>.json`.
+
+    Rates are fractions; `figure` is the better CER in percent.
+
+    Raises:
+        ConfigError: The run was not evaluated.
+    """
+    if "evaluate" not in states:
+        raise ConfigError(f"{recipe.name} was not evaluated, so there is no result to write")
+    figures = states["evaluate"].figures
+    has_lm = figures["cer_lm"] is not None
+    best = figures["cer_lm"] if has_lm else figures["cer"]
+    pretrain = states.get("pretrain")
+    finetune = states.get("finetune")
+    record = make_record(
+        what=f"CER of {recipe.name} on {figures['split']}"
+        + (", with language model" if has_lm else ", greedy"),
+        figure=round(100 * best, 2),
+        unit="% CER",
+        command=_without_places(command, recipe.data.root),
+        seed=recipe.seed,
+        recipe=recipe.name,
+        split=figures["split"],
+        **{name: figures[name] for name in ("cer", "wer", "cer_lm", "wer_lm")},
+        label_minutes=round(finetune.figures["label_minutes"], 2) if finetune else None,
+        pretraining_minutes=round(pretrain.minutes, 2) if pretrain else 0.0,
+        unlabelled_hours=round(pretrain.figures["unlabelled_hours"], 3) if pretrain else 0.0,
+        parameters=figures["parameters"],
+        stage_minutes={name: round(state.minutes, 2) for name, state in states.items()},
+    )
+    path = results_dir / "recipes" / f"{recipe.name}-{recipe.seed}.json"
+    write_json(path, record)
+    return path

@@ -1,0 +1,376 @@
+"""The stages of a recipe: prepare, check, pretrain, finetune, language_model, evaluate, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from speechjepa.config import to_dict
+from speechjepa.errors import ConfigError, DataError
+from speechjepa.workflow.corpora import Corpora, file_fingerprint, fingerprint, total_seconds
+from speechjepa.workflow.recipe import Recipe, save_recipe
+from speechjepa.workflow.record import write_json
+from speechjepa.workflow.run import Stage, StageState, run_stages
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("prepare", "check", "pretrain", "finetune", "language_model", "evaluate", "report")
+
+
+def run_recipe(
+    recipe: Recipe,
+    run_dir: Path | None = None,
+    *,
+    prepare: Path | None = None,
+    cache_dir: Path | None = None,
+    only: Sequence[str] = STAGES,
+    redo: Sequence[str] = (),
+) -> dict[str, StageState]:
+    """Run the stages of a recipe that are not up to date.
+
+    Args:
+        recipe: From `load_recipe`.
+        run_dir: The run folder; None = `default_run_dir`.
+        prepare: Program that fetches and unpacks the data; see `catalogue.find_prepare`.
+        cache_dir: Where decoded audio is kept; None = `default_cache_dir`.
+        only: Stages to run; those that the recipe does not have are left out.
+        redo: Stages to run even if nothing has changed.
+
+    Returns:
+        The state of each stage: minutes, figures.
+
+    Raises:
+        StoppedRun: Ctrl-C; calling again continues.
+        ConfigError, DataError, ...: With what is wrong and what to do.
+    """
+    run_dir = (run_dir or default_run_dir(recipe)).resolve()
+    cache_dir = (cache_dir or default_cache_dir(run_dir)).resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_recipe(recipe, run_dir / "recipe.yaml")
+    plan = Plan(recipe, run_dir, cache_dir, prepare)
+    stages = [stage for stage in plan.stages() if stage.name in only]
+    if not stages:
+        raise ConfigError(f"the recipe {recipe.name} has none of the stages {', '.join(only)}")
+    return run_stages(stages, run_dir, redo=redo)
+
+
+def default_run_dir(recipe: Recipe) -> Path:
+    """Return `runs/<name>`, with the seed behind it where that is not 0."""
+    return Path("runs") / (f"{recipe.name}-{recipe.seed}" if recipe.seed else recipe.name)
+
+
+def default_cache_dir(run_dir: Path) -> Path:
+    """Return where decoded audio is kept: below SPEECHJEPA_CACHE, else beside the run folder."""
+    chosen = os.environ.get("SPEECHJEPA_CACHE")
+    return Path(chosen) / "decoded" if chosen else run_dir.parent / "cache"
+
+
+class Plan:
+    """Binds a recipe to a run folder, and knows what each stage reads, writes and does."""
+
+    def __init__(
+        self, recipe: Recipe, run_dir: Path, cache_dir: Path, prepare: Path | None
+    ) -> None:
+        self.recipe = recipe
+        self.run_dir = run_dir
+        self.cache_dir = cache_dir
+        self.prepare = prepare
+        self.corpora = Corpora(recipe.data, run_dir)
+
+    def stages(self) -> list[Stage]:
+        """Return the stages that this recipe has, in order."""
+        recipe = self.recipe
+        stages = [self._check()]
+        if self.prepare is not None:
+            stages.insert(0, self._prepare(self.prepare))
+        if recipe.pretrain is not None:
+            stages.append(self._pretrain())
+        if recipe.finetune is not None:
+            stages.append(self._finetune())
+            if recipe.language_model is not None and recipe.language_model.kind != "none":
+                stages.append(self._language_model())
+            stages.append(self._evaluate())
+        stages.append(self._report([stage.name for stage in stages]))
+        return stages
+
+    def _prepare(self, program: Path) -> Stage:
+        root = self.recipe.data.root
+
+        def action() -> None:
+            if root is None:
+                raise ConfigError(f"{program} needs a data root: say --data-root FOLDER")
+            root.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, str(program), "--data-root", str(root)]
+            status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+            if status:
+                raise DataError(f"ended with status {status}; see what it said above", path=program)
+
+        return Stage(
+            name="prepare",
+            inputs=lambda: {"program": program.read_text("utf-8"), "data_root": str(root)},
+            action=action,
+        )
+
+    def _check(self) -> Stage:
+        recipe = self.recipe
+
+        def inputs() -> dict[str, Any]:
+            self.corpora.read_all()
+            return {
+                "data": {
+                    f"{corpus.location}:{corpus.split}": fingerprint(self.corpora.read(corpus))
+                    for corpus in recipe.data.corpora()
+                },
+                "labels": to_dict(recipe.data.labels),
+                "text": to_dict(recipe.text),
+                "frame_ms": _frame_ms(recipe),
+            }
+
+        return Stage(
+            name="check",
+            inputs=inputs,
+            action=lambda: check_data(recipe, self.corpora, self.run_dir),
+            outputs=("check.json",),
+            after=("prepare",),
+        )
+
+    def _pretrain(self) -> Stage:
+        recipe, config = self.recipe, self.recipe.pretrain
+        assert config is not None
+
+        def inputs() -> dict[str, Any]:
+            return {
+                "pretrain": to_dict(config),
+                "encoder": to_dict(recipe.encoder),
+                "init": self._init(),
+                "pool": fingerprint(self.corpora.pool, use_text=False),
+            }
+
+        def action() -> dict[str, Any]:
+            from speechjepa.training.pretrain import pretrain
+
+            pretrain(
+                config,
+                self.corpora.pool,
+                self.run_dir / "pretrain",
+                encoder=recipe.encoder,
+                init=self._init_bundle,
+                probe=self._probe(),
+                cache_dir=self.cache_dir,
+            )
+            self._gather_skipped()
+            return {"unlabelled_hours": total_seconds(self.corpora.pool) / 3600}
+
+        return Stage(
+            name="pretrain",
+            inputs=inputs,
+            action=action,
+            outputs=("pretrain/bundle",),
+            after=("prepare",),
+            is_shared=True,
+        )
+
+    def _probe(self) -> Any:
+        from speechjepa.training.probe import ProbeData
+
+        if not self.corpora.labelled:
+            return None
+        return ProbeData(utterances=self.corpora.labelled, text=self.recipe.text)
+
+    @property
+    def _init_bundle(self) -> Path | None:
+        """The bundle to start from; `init` may also name a run folder."""
+        init = self.recipe.init
+        if init is None or (init / "config.json").exists():
+            return init
+        inside = [init / stage / "bundle" for stage in ("pretrain", "finetune")]
+        return next((path for path in inside if (path / "config.json").exists()), init)
+
+    def _init(self) -> dict[str, Any] | None:
+        return None if self._init_bundle is None else file_fingerprint(self._init_bundle)
+
+    def _finetune(self) -> Stage:
+        recipe, config = self.recipe, self.recipe.finetune
+        assert config is not None
+        start = self.run_dir / "pretrain" / "bundle" if recipe.pretrain else self._init_bundle
+
+        def inputs() -> dict[str, Any]:
+            return {
+                "finetune": to_dict(config),
+                "text": to_dict(recipe.text),
+                "encoder": to_dict(recipe.encoder),
+                "init": self._init(),
+                "train": fingerprint(self.corpora.labelled),
+                "dev": fingerprint(self.corpora.dev),
+            }
+
+        def action() -> dict[str, Any]:
+            from speechjepa.models.bundle import update_bundle
+            from speechjepa.training.finetune import finetune
+
+            bundle = finetune(
+                config,
+                self.corpora.labelled,
+                self.corpora.dev,
+                self.run_dir / "finetune",
+                text=recipe.text,
+                encoder=None if start is not None else recipe.encoder,
+                init=start,
+                cache_dir=self.cache_dir,
+            )
+            language = {"languages": [recipe.language]} if recipe.language else {}
+            update_bundle(bundle, licence=recipe.licence, **language)
+            self._gather_skipped()
+            return {
+                "label_minutes": total_seconds(self.corpora.labelled) / 60,
+                "labelled_utterances": len(self.corpora.labelled),
+            }
+
+        return Stage(
+            name="finetune",
+            inputs=inputs,
+            action=action,
+            outputs=("finetune/bundle",),
+            after=("prepare", "pretrain"),
+        )
+
+    @property
+    def _bundle(self) -> Path:
+        return self.run_dir / "finetune" / "bundle"
+
+    def _language_model(self) -> Stage:
+        recipe, section = self.recipe, self.recipe.language_model
+        assert section is not None
+        paths = [
+            self.recipe.data.under_root(p) if not Path(p).is_absolute() else Path(p)
+            for p in section.extra_text
+        ]
+        config = dataclasses.replace(section, extra_text=tuple(map(str, paths)))
+
+        def inputs() -> dict[str, Any]:
+            return {
+                "language_model": to_dict(config),
+                "extra_text": [file_fingerprint(path) for path in paths],
+            }
+
+        def action() -> dict[str, Any]:
+            from speechjepa.inference.evaluate import dev_set
+            from speechjepa.inference.language_model import attach_language_model
+            from speechjepa.inference.model import load
+            from speechjepa.models.bundle import default_device
+            from speechjepa.text.normalize import normalize_text
+
+            model = load(self._bundle, device=default_device())
+            texts = [normalize_text(u.text or "", recipe.text) for u in self.corpora.labelled]
+            decoder = attach_language_model(
+                self._bundle,
+                [text for text in texts if text],
+                vocabulary=model.vocabulary,
+                text_config=recipe.text,
+                config=config,
+                dev=dev_set(model, self.corpora.dev, name=self.corpora.dev_name),
+            )
+            return {"beam": (decoder or {}).get("beam")}
+
+        return Stage(
+            name="language_model",
+            inputs=inputs,
+            action=action,
+            outputs=("finetune/bundle/lm.arpa", "finetune/bundle/decoder.json"),
+            after=("finetune",),
+        )
+
+    def _evaluate(self) -> Stage:
+        def action() -> dict[str, Any]:
+            from speechjepa.inference.evaluate import evaluate
+            from speechjepa.inference.model import load
+            from speechjepa.models.bundle import default_device, update_bundle
+
+            model = load(self._bundle, device=default_device())
+            found = evaluate(
+                model, self.corpora.dev, out_dir=self.run_dir / "evaluate", seed=self.recipe.seed
+            )
+            rates = {name: found.results[name] for name in ("cer", "wer", "cer_lm", "wer_lm")}
+            split = self.corpora.dev_name
+            update_bundle(
+                self._bundle, results={"recipe": self.recipe.name, "split": split, **rates}
+            )
+            return {"split": split, **rates, "parameters": model.info()["parameters"]}
+
+        return Stage(
+            name="evaluate",
+            inputs=lambda: {"dev": fingerprint(self.corpora.dev), "seed": self.recipe.seed},
+            action=action,
+            outputs=("evaluate/results.json", "evaluate/predictions.jsonl"),
+            after=("prepare", "finetune", "language_model"),
+        )
+
+    def _report(self, before: Sequence[str]) -> Stage:
+        def action() -> None:
+            from speechjepa.workflow.report import write_report
+
+            write_report(self.run_dir)
+
+        return Stage(
+            name="report",
+            inputs=lambda: {"title": self.recipe.title},
+            action=action,
+            outputs=("report.html",),
+            after=tuple(before),
+        )
+
+    def _gather_skipped(self) -> None:
+        """Put the files that any stage had to skip into one list."""
+        lines: dict[str, None] = {}
+        for name in ("pretrain", "finetune"):
+            path = self.run_dir / name / "skipped.jsonl"
+            if path.exists():
+                lines |= dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
+        with open(self.run_dir / "skipped.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+
+
+def check_data(recipe: Recipe, corpora: Corpora, run_dir: Path) -> dict[str, Any]:
+    """Let the data doctor look at the labelled and the dev utterances; write `check.json`.
+
+    The audio of the pool is read by its headers alone: pretraining decodes it once anyway, and
+    lists what it had to skip. `speechjepa check` looks at all of it.
+
+    Raises:
+        DataError: Something would break training.
+    """
+    from speechjepa.data.check import CheckOptions, check_corpus
+
+    if recipe.data.train is None:
+        splits = {"pool": corpora.pool}
+    else:
+        splits = {"train": corpora.labelled, "dev": [u for u in corpora.dev if u.text]}
+    options = CheckOptions(
+        text=recipe.text, encoder_hop_ms=_frame_ms(recipe), decode=recipe.data.train is not None
+    )
+    report = check_corpus(splits, options)
+    write_json(run_dir / "check.json", report.to_json())
+    for finding in report.findings:
+        if finding.severity != "note":
+            logger.warning("check: %s: %s. %s", finding.severity, finding.title, finding.advice)
+    if report.breaks_training:
+        broken = [finding.title for finding in report.findings if finding.severity == "error"]
+        raise DataError(
+            f"training would break: {'; '.join(broken)}. Everything that was found is in "
+            f"{run_dir / 'check.json'}; `speechjepa check` shows it"
+        )
+    counts = {severity: report.count(severity) for severity in ("warning", "note")}
+    return {"findings": counts, "pool_hours": total_seconds(corpora.pool) / 3600}
+
+
+def _frame_ms(recipe: Recipe) -> float:
+    """Return the time between two CTC frames (ms)."""
+    rate = getattr(recipe.encoder, "frame_rate", 50)
+    upsample = recipe.finetune.upsample if recipe.finetune is not None else None
+    return 1000 / rate / (upsample or (2 if rate == 25 else 1))

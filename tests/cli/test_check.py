@@ -1,0 +1,128 @@
+"""`speechjepa check`: splits from arguments and folders, exit status, JSON, manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechjepa.audio.files import write_wav
+from speechjepa.cli.main import main
+from speechjepa.data.readers import read_corpus
+
+
+def make_folder(folder: Path, texts: list[str], seed: int = 0) -> Path:
+    """Write an AudioFolder of one-second recordings."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    lines = []
+    for i, text in enumerate(texts):
+        write_wav(folder / f"{i}.wav", rng.uniform(-0.1, 0.1, 8000), 8000)
+        lines.append(json.dumps({"file_name": f"{i}.wav", "id": f"{folder.name}{i}", "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def report_of(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_good_corpus_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(make_folder(tmp_path / "train", ["mama"] * 5))]) == 0
+    assert "Nothing would break training" in capsys.readouterr().out
+
+
+def test_warnings_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(make_folder(tmp_path / "train", ["mama"] * 5 + ["q"]))]) == 0
+    assert "rare_characters" in capsys.readouterr().out
+
+
+def test_what_breaks_training_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "train", ["mama"] * 5)
+    (folder / "0.wav").write_bytes(b"no audio")
+    assert main(["check", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "metadata.jsonl:1" in out and "[mostly_unusable]" in out
+
+
+def test_data_that_cannot_be_read_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(tmp_path / "train", ["mama"])
+    with (folder / "metadata.jsonl").open("a") as file:
+        file.write("{oops\n")
+    assert main(["check", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert "metadata.jsonl:2" in captured.err and captured.out == ""
+    assert main(["check", str(tmp_path / "nowhere")]) == 2
+
+
+def test_splits_come_from_the_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "train", ["mama"] * 5)
+    make_folder(tmp_path / "dev", ["ma"], seed=1)
+    assert main(["check", str(tmp_path), "--json"]) == 0
+    assert set(report_of(capsys)["totals"]["splits"]) == {"train", "dev"}
+
+
+def test_splits_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = make_folder(tmp_path / "one", ["mama"] * 5)
+    two = make_folder(tmp_path / "two=2", ["mama", "zz"], seed=1)
+    assert main(["check", f"train={one}", f"dev={two}", "--json"]) == 0
+    report = report_of(capsys)
+    assert set(report["totals"]["splits"]) == {"train", "dev"}
+    codes = {finding["code"] for finding in report["findings"]}
+    assert {"unseen_characters", "transcripts_shared_between_splits"} <= codes
+
+
+def test_a_path_with_an_equals_sign_is_a_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(make_folder(tmp_path / "a=b", ["mama"] * 5)), "--json"]) == 0
+    assert set(report_of(capsys)["totals"]["splits"]) == {"a=b"}
+
+
+def test_the_manifest_is_read_back_with_splits_and_durations(tmp_path: Path) -> None:
+    train = make_folder(tmp_path / "train", ["mama"] * 5)
+    manifest = tmp_path / "manifest.jsonl"
+    assert main(["check", str(train), "--write", str(manifest)]) == 0
+    utterances = read_corpus(manifest)
+    assert [u.split for u in utterances] == ["train"] * 5
+    assert [u.duration for u in utterances] == [1.0] * 5
+    assert [u.text for u in utterances] == ["mama"] * 5
+
+
+def test_a_manifest_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = make_folder(tmp_path / "train", ["mama"])
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("precious")
+    assert main(["check", str(train), "--write", str(manifest)]) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert manifest.read_text() == "precious"
+
+
+def test_text_settings_reach_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "train", ["Wa:ma ’a"] * 5)
+    flags = ["--keep-characters", ":", "--keep-case", "--replace", "’=ʼ"]
+    assert main(["check", str(folder), "--json", *flags]) == 0
+    characters = {c["character"] for c in report_of(capsys)["characters"]}
+    assert characters == {"W", "a", ":", "m", "ʼ"}
+
+
+def test_a_malformed_replacement_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(tmp_path / "train", ["mama"])
+    assert main(["check", str(folder), "--replace", "ab"]) == 2
+    assert "OLD=NEW" in capsys.readouterr().err
+
+
+def test_all_shows_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "train", [f"room {i}" for i in range(9)])
+    main(["check", str(folder)])
+    assert "and 4 more (--all shows them)" in capsys.readouterr().out
+    main(["check", str(folder), "--all"])
+    assert "train8" in capsys.readouterr().out

@@ -1,0 +1,119 @@
+import argparse
+import json
+
+import pytest
+
+import speechjepa.inference.model
+from speechjepa.cli import transcribe
+from tests.tone_model import ToneModel, synthesize, write
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run the command with the model that hears tones."""
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path, device: ToneModel())
+
+    def run_with(*arguments):
+        parser = argparse.ArgumentParser()
+        transcribe.add_parser(parser.add_subparsers())
+        args = parser.parse_args(["transcribe", "--model", "bundle", *map(str, arguments)])
+        return transcribe.run(args)
+
+    return run_with
+
+
+@pytest.fixture
+def recording(tmp_path):
+    return write(tmp_path / "a.wav", synthesize("abc de"))
+
+
+def test_without_an_output_folder_the_text_goes_to_stdout(run, recording, capsys):
+    assert run(recording) == 0
+    assert capsys.readouterr() == ("abc de\n", "")
+
+
+def test_several_files_are_one_line_each(run, recording, tmp_path, capsys):
+    other = write(tmp_path / "b.wav", synthesize("gh"))
+    assert run(recording, other) == 0
+    assert capsys.readouterr().out == f"{recording}\tabc de\n{other}\tgh\n"
+    assert run(recording, other, "-f", "json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["path"], line["text"]) for line in lines] == [
+        (str(recording), "abc de"),
+        (str(other), "gh"),
+    ]
+
+
+def test_every_format_is_written(run, recording, tmp_path, capsys):
+    assert run(recording, "-o", tmp_path / "out", "-f", "all", "--word_timestamps") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("a.json", "a.srt", "a.tsv", "a.txt", "a.vtt"),
+    ]
+    made = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert [word["word"] for word in made["segments"][0]["words"]] == ["abc", "de"]
+    assert capsys.readouterr() == ("", ""), "quiet when stderr is not a terminal"
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_go_on(run, recording, capsys):
+    bad = recording.with_name("bad.wav")
+    bad.write_bytes(b"RIFF")
+    assert run(bad, recording, "none.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == f"{recording}\tabc de\n"
+    assert f"error: {bad}: " in err
+    assert "error: none.wav: there is no such file" in err
+    assert "could not be transcribed: 2" in err
+
+
+def test_a_transcript_that_is_there_is_skipped_and_said(run, recording, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("mine")
+    assert run(recording, "-o", tmp_path) == 0
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    assert run(recording, "-o", tmp_path, "--overwrite") == 0
+    assert (tmp_path / "a.txt").read_text() == "abc de\n"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--output_dir", "OUT", "--output_format", "srt", "--batch_size", "2"),
+        ("--output-dir", "OUT", "--output-format", "srt", "--batch-size", "2"),
+        ("-o", "OUT", "-f", "srt", "--chunk_length_s", "10", "--overlap-seconds", "1"),
+    ],
+)
+def test_flags_take_underscores_and_hyphens(run, recording, tmp_path, flags):
+    flags = [tmp_path / "out" if flag == "OUT" else flag for flag in flags]
+    assert run(recording, *flags) == 0
+    assert (tmp_path / "out" / "a.srt").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--batch_size", "0"), ("--decoder", "best"), ("--window_seconds", "-3")]
+)
+def test_usage_errors_exit_with_2(run, recording, flags):
+    with pytest.raises(SystemExit) as stop:
+        run(recording, *flags)
+    assert stop.value.code == 2
+
+
+def test_several_formats_need_a_folder(run, recording, capsys):
+    assert run(recording, "-f", "all") == 2
+    assert "give -o OUT" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(run, recording, monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("speechjepa.inference.transcribe_files.transcribe", stop)
+    assert run(recording) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_bar_does_not_touch_the_transcript(run, recording, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run(recording) == 0
+    out, err = capsys.readouterr()
+    assert out == "abc de\n"
+    assert "x real time" in err

@@ -1,0 +1,133 @@
+"""Choosing labels: the same ten minutes everywhere."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechjepa.audio.files import write_wav
+from speechjepa.data.labels import select_labels
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import ConfigError, DataError
+
+
+def corpus(count: int = 60, seconds: float | None = 5.0) -> list[Utterance]:
+    return [
+        Utterance(
+            id=f"u{number:03}",
+            audio_path=Path(f"/nowhere/{number}.wav"),
+            duration=seconds,
+            text=None if number % 5 == 0 else f"words {number}",
+            source=f"metadata.jsonl:{number + 1}",
+        )
+        for number in range(count)
+    ]
+
+
+def ids(utterances: list[Utterance]) -> list[str]:
+    return [utterance.id for utterance in utterances]
+
+
+def test_all_leaves_out_rows_without_text(tmp_path) -> None:
+    blank = Utterance(id="blank", audio_path=Path("/nowhere/x.wav"), text="  ")
+    chosen = select_labels([*corpus(), blank], "all", folder=tmp_path)
+    assert len(chosen) == 48
+    assert all(utterance.text and utterance.text.strip() for utterance in chosen)
+
+
+def test_a_name_reads_the_list_beside_the_manifest(tmp_path) -> None:
+    (tmp_path / "2min.txt").write_text("\ufeffu003\r\n\nu001\n u007 \n", encoding="utf-8")
+    chosen = select_labels(corpus(), "2min", folder=tmp_path, out=tmp_path / "ids")
+    assert ids(chosen) == ["u001", "u003", "u007"]
+    assert (tmp_path / "ids").read_text() == "u001\nu003\nu007\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("u001\nu999\n", r"2min.txt:2: \"u999\" is not the id"),
+        ("u001\n\nu005\n", r"2min.txt:3: \"u005\" has no transcript \(metadata.jsonl:6\)"),
+        ("u001\nu002\nu001\n", r"2min.txt:3: \"u001\" is also on line 1"),
+        ("\n\n", r"2min.txt:1: holds no ids"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_file_and_line(tmp_path, content, reason) -> None:
+    (tmp_path / "2min.txt").write_text(content)
+    with pytest.raises(DataError, match=reason):
+        select_labels(corpus(), "2min", folder=tmp_path)
+
+
+def test_a_missing_list_names_those_that_are_there(tmp_path) -> None:
+    (tmp_path / "1h.txt").write_text("u001\n")
+    with pytest.raises(DataError, match="10min.txt.*lists beside it: 1h"):
+        select_labels(corpus(), "10min", folder=tmp_path)
+
+
+def test_a_draw_reaches_the_minutes_and_no_more_than_needed(tmp_path) -> None:
+    chosen = select_labels(corpus(), {"minutes": 1.01, "seed": 3}, folder=tmp_path)
+    assert len(chosen) == 13  # 65 s is the first sum of 5 s that reaches 60.6 s
+    assert all(utterance.text for utterance in chosen)
+
+
+def test_a_draw_does_not_depend_on_the_order_of_the_corpus(tmp_path) -> None:
+    utterances = corpus()
+    labels = {"minutes": 1, "seed": 3}
+    first = select_labels(utterances, labels, folder=tmp_path, out=tmp_path / "a")
+    random.Random(0).shuffle(utterances)
+    second = select_labels(utterances, labels, folder=tmp_path, out=tmp_path / "b")
+    assert set(ids(first)) == set(ids(second))
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    assert (tmp_path / "a").read_text().split() == sorted(ids(first))
+
+
+def test_a_draw_is_the_same_on_every_machine(tmp_path) -> None:
+    chosen = select_labels(corpus(), {"minutes": 0.4, "seed": 3}, folder=tmp_path)
+    assert ids(chosen) == ["u004", "u014", "u022", "u032", "u059"]
+
+
+def test_another_seed_draws_others_and_more_minutes_contain_fewer(tmp_path) -> None:
+    one = set(ids(select_labels(corpus(), {"minutes": 1, "seed": 3}, folder=tmp_path)))
+    two = set(ids(select_labels(corpus(), {"minutes": 2, "seed": 3}, folder=tmp_path)))
+    other = set(ids(select_labels(corpus(), {"minutes": 1, "seed": 4}, folder=tmp_path)))
+    assert one < two
+    assert one != other
+
+
+def test_a_draw_probes_durations_that_are_not_known(tmp_path) -> None:
+    utterances = []
+    for number in range(4):
+        path = tmp_path / f"{number}.wav"
+        write_wav(path, np.zeros(16000 * 3, np.float32))
+        utterances.append(Utterance(id=str(number), audio_path=path, text="x"))
+    utterances.append(Utterance(id="gone", audio_path=tmp_path / "gone.wav", text="x"))
+    chosen = select_labels(utterances, {"minutes": 0.1}, folder=tmp_path)
+    assert len(chosen) == 2
+    with pytest.raises(DataError, match="only 0.2 minutes"):
+        select_labels(utterances, {"minutes": 1}, folder=tmp_path)
+
+
+def test_nothing_to_choose_from_is_an_error(tmp_path) -> None:
+    with pytest.raises(DataError, match="none of the 1 utterances has a transcript"):
+        select_labels(corpus(1), "all", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"minutes": 0},
+        {"minutes": "10"},
+        {"minutes": float("nan")},
+        {"minutes": 1, "seed": 1.5},
+        {"minute": 1},
+        {"seed": 3},
+        10,
+        "../10min",
+        "",
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(tmp_path, labels) -> None:
+    with pytest.raises(ConfigError, match="labels"):
+        select_labels(corpus(), labels, folder=tmp_path)

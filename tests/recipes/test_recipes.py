@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speechjepa.config import load_yaml
+from speechjepa.workflow.recipe import load_recipe
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "recipes"
+RECIPES = sorted(FOLDER.glob("*/*.yaml"))
+
+
+def _id(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_every_setting_of_a_recipe_exists(path: Path, tmp_path: Path) -> None:
+    assert load_recipe(path, data_root=tmp_path).name
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_a_recipe_is_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_a_recipe_pretrains_on_audio_that_it_names(path: Path) -> None:
+    settings = load_yaml(path)
+    assert settings["data"]["pool"]
+    assert settings.get("pretrain", {}) is not None
+
+
+def test_no_two_recipes_share_a_name() -> None:
+    names = [load_yaml(path)["name"] for path in RECIPES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in RECIPES}), ids=lambda p: p.name)
+def test_every_folder_of_recipes_has_a_readme(folder: Path) -> None:
+    assert (folder / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("digits/asr_2min", "digits/asr_10min", "prompts/asr_en", "prompts/asr_es"),
+        *(f"{corpus}/asr_{n}" for corpus in ("mboshi", "cherokee") for n in ("10min", "1h", "all")),
+        *(f"librispeech/asr_{n}" for n in ("10min", "1h", "10h", "100h")),
+        *("fleurs/asr", "common_voice/asr", "new_language/recipe"),
+    ],
+)
+def test_the_promised_recipes_are_there(name: str) -> None:
+    assert (FOLDER / f"{name}.yaml").is_file()

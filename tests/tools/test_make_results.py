@@ -1,0 +1,103 @@
+"""The generated documents say what results/ says, and are up to date."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechjepa.errors import DataError
+from tools.make_results import README_BEGIN, README_END, ROOT, documents, main, read_results
+
+RECIPE_RESULT = {
+    **{"what": "dev CER of toy-asr", "figure": 12.3, "unit": "% CER", "recipe": "toy-asr"},
+    **{"split": "dev", "cer": 0.123, "wer": 0.4567, "cer_lm": 0.1, "wer_lm": None},
+    **{"label_minutes": 10.04, "pretraining_minutes": 25.25, "unlabelled_hours": 9.9},
+    **{"parameters": 4_100_000, "command": "speechjepa run recipes/toy/asr.yaml", "seed": 3},
+    **{"commit": "0123456789ab", "hardware": "2 cores of Abacus", "date": "2026-11-23"},
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "recipes" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "asr.yaml").write_text("name: toy-asr\ntitle: A toy\n")
+    (folder / "asr_1h.yaml").write_text("name: toy-asr-1h\ntitle: A bigger toy\n")
+    _write(tmp_path / "results" / "recipes" / "toy-asr-3.json", RECIPE_RESULT)
+    return tmp_path
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_a_recipe_shows_its_rates_in_percent_and_how_they_were_measured(project: Path) -> None:
+    page = documents(project)[project / "recipes" / "toy" / "RESULTS.md"]
+    row = next(line for line in page.splitlines() if line.startswith("| toy-asr |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:11] == ["10.0", "dev", "12.3", "45.7", "10.0", "–", "3", "25.2", "9.9", "4.1"]
+    assert "`speechjepa run recipes/toy/asr.yaml` at commit 0123456789ab" in page
+    assert "2 cores of Abacus" in page
+
+
+def test_a_recipe_without_a_result_says_that_it_was_not_run(project: Path) -> None:
+    pages = documents(project)
+    page = pages[project / "recipes" / "toy" / "RESULTS.md"]
+    assert "not run" in page.split("## toy-asr-1h")[1]
+    overview = pages[project / "docs" / "RESULTS.md"]
+    row = next(line for line in overview.splitlines() if line.startswith("| toy-asr-1h |"))
+    assert "not run" in row
+    assert len({line.count("|") for line in overview.splitlines() if line.startswith("| toy")}) == 1
+
+
+def test_every_other_figure_is_in_the_overview(project: Path) -> None:
+    keys = ("commit", "hardware", "date", "seed")
+    figure = {
+        "what": "pretraining speed a|b",
+        "figure": 212.346,
+        "unit": "s of audio per s",
+        "command": "python tools/benchmark.py",
+        **{key: RECIPE_RESULT[key] for key in keys},
+    }
+    _write(project / "results" / "speed.json", figure)
+    overview = documents(project)[project / "docs" / "RESULTS.md"]
+    assert "| pretraining speed a\\|b | 212.35 | s of audio per s |" in overview
+    assert "(../results/speed.json)" in overview
+
+
+def test_a_result_of_a_recipe_that_is_gone_is_still_listed(project: Path) -> None:
+    _write(project / "results" / "recipes" / "old-0.json", {**RECIPE_RESULT, "recipe": "old"})
+    assert "| old |" in documents(project)[project / "docs" / "RESULTS.md"]
+
+
+def test_the_readme_shows_the_results_and_keeps_the_rest(project: Path) -> None:
+    readme = project / "README.md"
+    readme.write_text(f"Before\n{README_BEGIN}old table\n{README_END}\nAfter\n")
+    lines = documents(project)[readme].splitlines()
+    assert (lines[0], lines[-1]) == ("Before", "After")
+    row = "| [toy-asr](results/recipes/toy-asr-3.json) | 10.0 | 12.3 | 45.7 | 10.0 | – | 9.9 |"
+    assert row in lines and "old table" not in lines
+
+
+def test_a_result_without_its_hardware_is_refused_by_name(project: Path) -> None:
+    incomplete = {key: value for key, value in RECIPE_RESULT.items() if key != "hardware"}
+    _write(project / "results" / "recipes" / "toy-asr-3.json", incomplete)
+    with pytest.raises(DataError, match=r"toy-asr-3\.json: lacks hardware"):
+        read_results(project)
+
+
+def test_check_fails_until_the_documents_are_written(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--check"], root=project) == 1
+    assert "docs/RESULTS.md: differs" in capsys.readouterr().out
+    assert main([], root=project) == 0
+    assert main(["--check"], root=project) == 0
+
+
+def test_the_documents_of_this_repository_are_up_to_date() -> None:
+    assert main(["--check"], root=ROOT) == 0, "run `make results` and commit what it writes"

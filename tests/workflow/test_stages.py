@@ -1,0 +1,197 @@
+"""The whole plan of a recipe on made-up speech; both trainings are replaced by random weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechjepa.config import load_yaml
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import ConfigError, DataError
+from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
+from speechjepa.models.ctc import CtcModel
+from speechjepa.text.vocabulary import Vocabulary
+from speechjepa.workflow.outcome import summary_line, write_result
+from speechjepa.workflow.recipe import Recipe, build_recipe
+from speechjepa.workflow.stages import default_run_dir, run_recipe
+
+WORDS = ("ba", "bo", "da", "do")
+
+
+class Trainings:
+    """Stand-ins for the two training functions; they keep what they were called with."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, dict[str, Any]] = {}
+
+    def pretrain(
+        self, config: object, pool: Sequence[Utterance], run_dir: Path, **options: Any
+    ) -> Path:
+        self.calls["pretrain"] = {"pool": pool, **options}
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "skipped.jsonl").write_text('{"id": "bad"}\n')
+        return save_bundle(Bundle(encoder=build_encoder(options["encoder"])), run_dir / "bundle")
+
+    def finetune(
+        self,
+        config: object,
+        train: Sequence[Utterance],
+        dev: Sequence[Utterance],
+        run_dir: Path,
+        **options: Any,
+    ) -> Path:
+        self.calls["finetune"] = {"train": train, "dev": dev, **options}
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "skipped.jsonl").write_text('{"id": "bad"}\n{"id": "worse"}\n')
+        torch.manual_seed(0)
+        encoder = build_encoder(self.calls["pretrain"]["encoder"])
+        vocabulary = Vocabulary.build([u.text or "" for u in train])
+        ctc = CtcModel(encoder, len(vocabulary), 1)
+        bundle = Bundle(encoder=encoder, ctc=ctc, vocabulary=vocabulary, text=options["text"])
+        return save_bundle(bundle, run_dir / "bundle")
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    stand_ins = Trainings()
+    for name in ("pretrain", "finetune"):
+        module: Any = types.ModuleType(f"speechjepa.training.{name}")
+        setattr(module, name, getattr(stand_ins, name))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stand_ins
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 10), ("dev", 6)):
+        folder = tmp_path / "data" / split
+        folder.mkdir(parents=True)
+        for index in range(count):
+            waveform = generator.normal(0, 0.1, 16000).astype(np.float32)
+            soundfile.write(folder / f"{split}{index}.wav", waveform, 16000)
+            text = f"{WORDS[index % 4]} {WORDS[(index + index // 4) % 4]}"
+            (folder / f"{split}{index}.txt").write_text(text)
+    return tmp_path / "data"
+
+
+def recipe(root: Path, *overrides: str) -> Recipe:
+    return build_recipe(
+        {
+            "name": "made-up",
+            "language": "xx",
+            "licence": "CC0",
+            "data": {"train": "train", "dev": "dev"},
+            "encoder": {"width": 16, "num_layers": 1, "num_heads": 1, "ffn_width": 16},
+            "language_model": {"kind": "character", "num_trials": 2, "order_characters": 2},
+        },
+        overrides,
+        root,
+    )
+
+
+def test_a_recipe_goes_from_audio_to_error_rates(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    pytest.importorskip("flashlight.lib.text")
+    run_dir = tmp_path / "runs" / "made-up"
+    states = run_recipe(recipe(root), run_dir)
+    assert list(states) == [
+        *("check", "pretrain", "finetune", "language_model", "evaluate", "report"),
+    ]
+    assert {len(trainings.calls["finetune"][name]) for name in ("train", "dev")} == {10, 6}
+    assert trainings.calls["finetune"]["init"] == run_dir / "pretrain" / "bundle"
+    for name in ("recipe.yaml", "check.json", "report.html", "finetune/bundle/decoder.json"):
+        assert (run_dir / name).exists()
+    assert (run_dir / "skipped.jsonl").read_text() == '{"id": "bad"}\n{"id": "worse"}\n'
+    bundle = json.loads((run_dir / "finetune" / "bundle" / "config.json").read_text())
+    assert (bundle["licence"], bundle["languages"]) == ("CC0", ["xx"])
+    assert bundle["results"]["cer"] == states["evaluate"].figures["cer"]
+
+    line = summary_line(recipe(root), states)
+    assert line.startswith("made-up dev: CER ")
+    assert "with language model CER" in line
+
+    record = json.loads(
+        write_result(recipe(root), states, tmp_path / "results", "speechjepa run x").read_text()
+    )
+    wanted = "recipe split cer wer cer_lm wer_lm label_minutes pretraining_minutes"
+    wanted += " unlabelled_hours parameters what figure unit command commit seed hardware date"
+    assert set(wanted.split()) <= set(record)
+    assert record["label_minutes"] == pytest.approx(10 / 60, abs=0.01)
+    assert record["unlabelled_hours"] == pytest.approx(10 / 3600, abs=0.001)
+    assert record["figure"] == pytest.approx(100 * record["cer_lm"], abs=0.01)
+    assert (tmp_path / "results" / "recipes" / "made-up-0.json").exists()
+
+
+def test_a_changed_section_redoes_its_stage_and_those_behind_it(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    run_dir, off = tmp_path / "run", "language_model=null"
+    run_recipe(recipe(root, off), run_dir)
+    trainings.calls = {"pretrain": trainings.calls["pretrain"]}
+    run_recipe(recipe(root, off), run_dir)
+    assert "finetune" not in trainings.calls
+    run_recipe(recipe(root, off, "finetune.max_steps=3"), run_dir)
+    assert "finetune" in trainings.calls
+    moved = sorted(path.name for path in run_dir.glob("*.1"))
+    assert moved == ["evaluate.1", "finetune.1", "report.1"]
+    assert load_yaml(run_dir / "recipe.yaml")["finetune"]["max_steps"] == 3
+
+
+def test_a_changed_transcript_keeps_pretraining(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    settings = recipe(root, "language_model=null")
+    run_recipe(settings, tmp_path / "run")
+    (root / "train" / "train0.txt").write_text("do do")
+    states = run_recipe(settings, tmp_path / "run")
+    assert states["finetune"].times == 2
+    assert states["pretrain"].times == 1
+
+
+def test_data_that_would_break_training_stops_the_run_before_it(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    for path in (root / "train").glob("*.wav"):
+        path.write_bytes(b"not audio")
+    with pytest.raises(DataError, match="training would break: .*check.json"):
+        run_recipe(recipe(root), tmp_path / "run")
+    assert not trainings.calls
+    assert (tmp_path / "run" / "check.json").exists()
+
+
+def test_a_missing_corpus_stops_the_run_before_anything(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        run_recipe(recipe(root, "data.dev=devv"), tmp_path / "run")
+
+
+def test_a_stage_that_the_recipe_does_not_have_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none of the stages pretrain"):
+        run_recipe(recipe(root, "pretrain=null"), tmp_path / "run", only=("pretrain",))
+
+
+def test_fine_tuning_without_pretraining_starts_from_fresh_weights_or_from_init(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    off = ("language_model=null", "pretrain=null")
+    run_recipe(recipe(root, "language_model=null"), tmp_path / "a")
+    run_recipe(recipe(root, *off), tmp_path / "b")
+    assert trainings.calls["finetune"]["init"] is None
+    assert trainings.calls["finetune"]["encoder"] == recipe(root).encoder
+    run_recipe(recipe(root, *off, f"init={tmp_path / 'a'}"), tmp_path / "c")
+    assert trainings.calls["finetune"]["init"] == tmp_path / "a" / "pretrain" / "bundle"
+
+
+def test_every_seed_has_its_own_run_folder(root: Path) -> None:
+    assert default_run_dir(recipe(root)) == Path("runs/made-up")
+    assert default_run_dir(recipe(root, "seed=3")) == Path("runs/made-up-3")
