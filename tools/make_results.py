@@ -1,0 +1,259 @@
+"""Write docs/RESULTS.md, recipes/*/RESULTS.md and the table of README.md from results/.
+
+python tools/make_results.py            rewrite the documents
+python tools/make_results.py --check    exit 1 if one of them differs from results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechjepa.config import load_yaml
+from speechjepa.errors import DataError, SpeechJepaError
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = ("what", "figure", "unit", "command", "commit", "seed", "hardware", "date")
+RECIPE_FIELDS = (
+    *("recipe", "split", "cer", "wer", "cer_lm", "wer_lm", "label_minutes"),
+    *("pretraining_minutes", "unlabelled_hours", "parameters"),
+)
+NOT_RUN = "not run"
+GENERATED = "<!-- Written by tools/make_results.py; change results/ and run `make results`. -->"
+README_BEGIN = "<!-- results: written by tools/make_results.py -->\n"
+README_END = "<!-- end of results -->"
+README_HEADER = (
+    *("Recipe", "Labels (min)", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),
+    "Unlabelled audio (h)",
+)
+RECIPE_HEADER = (
+    *("Recipe", "Labels (min)", "Split", "CER (%)", "WER (%)", "CER with LM (%)"),
+    *("WER with LM (%)", "Seed", "Pretraining (min)", "Unlabelled audio (h)", "Parameters (M)"),
+    *("Date", "File"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file under results/."""
+
+    path: Path
+    """Relative to the repository."""
+    fields: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> str | None:
+        """Name of the recipe it is a result of."""
+        return self.fields.get("recipe")
+
+
+def read_results(root: Path) -> list[Result]:
+    """Read every JSON file under `root`/results, in the order of their paths.
+
+    Raises:
+        DataError: A file is not JSON, or lacks one of the fields.
+    """
+    results = []
+    for path in sorted((root / "results").rglob("*.json")):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"is not JSON: {error}", path=path) from error
+        in_recipes = path.relative_to(root / "results").parts[0] == "recipes"
+        wanted = FIELDS + (RECIPE_FIELDS if in_recipes else ())
+        missing = [name for name in wanted if name not in fields]
+        if missing:
+            raise DataError(f"lacks {', '.join(missing)}; measure it again", path=path)
+        results.append(Result(path.relative_to(root), fields))
+    return results
+
+
+def documents(root: Path) -> dict[Path, str]:
+    """Return what every generated document should hold, by absolute path."""
+    results = read_results(root)
+    recipes = _recipes_by_folder(root)
+    pages = {root / "docs" / "RESULTS.md": _overview(results, recipes)}
+    readme = root / "README.md"
+    if readme.exists():
+        pages[readme] = _with_table(readme, [result for result in results if result.recipe])
+    for folder, entries in recipes.items():
+        pages[root / "recipes" / folder / "RESULTS.md"] = _recipe_page(folder, entries, results)
+    return pages
+
+
+def _recipes_by_folder(root: Path) -> dict[str, list[tuple[str, str, str]]]:
+    """Return (name, title, path) of every recipe, by folder under recipes/."""
+    folders: dict[str, list[tuple[str, str, str]]] = {}
+    for path in sorted((root / "recipes").glob("*/*.yaml")):
+        settings = load_yaml(path)
+        entry = (str(settings["name"]), str(settings.get("title", "")), str(path.relative_to(root)))
+        folders.setdefault(path.parent.name, []).append(entry)
+    return folders
+
+
+def _overview(
+    results: Sequence[Result], recipes: Mapping[str, Sequence[tuple[str, str, str]]]
+) -> str:
+    rows, unlisted = [], [result for result in results if result.recipe]
+    for entries in recipes.values():
+        for name, _, path in entries:
+            mine = [result for result in unlisted if result.recipe == name]
+            unlisted = [result for result in unlisted if result.recipe != name]
+            rows += [_recipe_row(result, "../") for result in mine] or [_not_run(path, name)]
+    rows += [_recipe_row(result, "../") for result in unlisted]
+    figures = [result for result in results if not result.recipe]
+    parts = [
+        "# Results",
+        GENERATED,
+        "Every figure is one JSON file under `results/`, written by the command that it names. "
+        "CER and WER are greedy decoding unless the column says LM (n-gram beam search, tuned on "
+        "the same dev split it is shown for).",
+        "## Recipes",
+        _table(RECIPE_HEADER, rows) if rows else "There are no recipes.",
+        "## Speed, memory, time",
+        _figure_table(figures, "../") if figures else "Nothing was measured yet.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_table(readme: Path, results: Sequence[Result]) -> str:
+    """Return the text of the README with the table between its two marks written anew."""
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(README_BEGIN)
+    _, end, after = rest.partition(README_END)
+    if not end:
+        raise DataError(f"lacks the lines {README_BEGIN.strip()} and {README_END}", path=readme)
+    rows = [
+        [
+            f"[{result.recipe}]({result.path.as_posix()})",
+            _number(result.fields.get("label_minutes"), 1),
+            *(_percent(result.fields.get(name)) for name in ("cer", "wer", "cer_lm", "wer_lm")),
+            _number(result.fields.get("unlabelled_hours"), 1),
+        ]
+        for result in results
+    ]
+    table = _table(README_HEADER, rows) if rows else "No recipe was run yet."
+    return f"{before}{begin}{table}\n{end}{after}"
+
+
+def _recipe_page(
+    folder: str, entries: Sequence[tuple[str, str, str]], results: Sequence[Result]
+) -> str:
+    parts = [f"# Results of recipes/{folder}", GENERATED]
+    for name, title, path in entries:
+        mine = [result for result in results if result.recipe == name]
+        parts += [f"## {name}", f"{title}\n\n`speechjepa run {path}`".strip()]
+        if not mine:
+            parts.append(f"This recipe was {NOT_RUN}.")
+            continue
+        parts.append(_table(RECIPE_HEADER, [_recipe_row(result, "../../") for result in mine]))
+        parts += [_provenance(result) for result in mine]
+    return "\n\n".join(parts) + "\n"
+
+
+def _recipe_row(result: Result, up: str) -> list[str]:
+    get = result.fields.get
+    return [
+        str(result.recipe),
+        _number(get("label_minutes"), 1),
+        str(get("split")),
+        *(_percent(get(name)) for name in ("cer", "wer", "cer_lm", "wer_lm")),
+        _number(get("seed")),
+        _number(get("pretraining_minutes"), 1),
+        _number(get("unlabelled_hours"), 1),
+        _number(get("parameters"), 1, scale=1e-6),
+        str(get("date")),
+        _link(result, up),
+    ]
+
+
+def _not_run(path: str, name: str) -> list[str]:
+    return [name, *["–"] * 2, NOT_RUN, *["–"] * (len(RECIPE_HEADER) - 5), f"[recipe](../{path})"]
+
+
+def _provenance(result: Result) -> str:
+    get = result.fields.get
+    return (
+        f"Seed {_number(get('seed'))}: `{get('command')}` at commit {get('commit')}, "
+        f"on {get('hardware')}, {get('date')}."
+    )
+
+
+def _figure_table(figures: Sequence[Result], up: str) -> str:
+    header = ("What", "Figure", "Unit", "Seed", "Hardware", "Command", "Commit", "Date", "File")
+    rows = []
+    for result in figures:
+        get = result.fields.get
+        rows.append(
+            [
+                str(get("what")),
+                _number(get("figure"), 2),
+                str(get("unit")),
+                _number(get("seed")),
+                str(get("hardware")),
+                f"`{get('command')}`",
+                str(get("commit")),
+                str(get("date")),
+                _link(result, up),
+            ]
+        )
+    return _table(header, rows)
+
+
+def _link(result: Result, up: str) -> str:
+    return f"[{result.path.name}]({up}{result.path.as_posix()})"
+
+
+def _percent(value: float | None) -> str:
+    return _number(value, 1, scale=100)
+
+
+def _number(value: float | None, digits: int = 0, scale: float = 1) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value * scale:.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Write the documents, or compare them; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if one differs")
+    check = parser.parse_args(argv).check
+    try:
+        pages = documents(root)
+    except SpeechJepaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    status = 0
+    for path, text in pages.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else None
+        if old == text:
+            continue
+        print(f"{path.relative_to(root)}: {'differs from results/' if check else 'written'}")
+        if check:
+            status = 1
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if status:
+        print("error: run `make results` and commit what it writes", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
