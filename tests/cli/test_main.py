@@ -18,15 +18,6 @@ from speechjepa.workflow.run import StoppedRun
 HEAVY = ("torch", "lightning", "datasets", "matplotlib", "librosa", "transformers", "numpy")
 
 
-@pytest.fixture(autouse=True)
-def _restore_logging() -> object:
-    logger = logging.getLogger("speechjepa")
-    level, handlers = logger.level, list(logger.handlers)
-    yield
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
-
-
 def python(code: str) -> str:
     command = [sys.executable, "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
