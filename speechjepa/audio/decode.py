@@ -9,6 +9,7 @@ follows playlists to other files.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ FFMPEG_FORMATS = (
 )
 FFMPEG_GUESSED_LENGTH = frozenset({"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "loas"})
 """Formats without a length: what ffmpeg says of it is a guess from the bit rate."""
+UNKNOWN_LENGTH = 0x7FFF0000
+"""Chunks that claim this many bytes or more were written by a program that did not know yet."""
+_SHOULD_BE = re.compile(r": (\d+) \(should be (\d+)\)")
+"""How libsndfile's log writes a chunk that reaches beyond the end of its file (bytes)."""
+_SPHERE_COUNT = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
 _UNREADABLE = "Open it in an audio editor and export it as WAV or FLAC, or leave it out."
 
 
@@ -79,6 +85,7 @@ def open_source(path: Path) -> Iterator[Source]:
         sound, reason = _open_soundfile(handle)
         if sound is not None:
             with sound:
+                _refuse_shorter_than_declared(path, handle, sound)
                 yield _checked(path, _SoundfileSource(path, sound))
         else:
             handle.seek(0)
@@ -203,7 +210,7 @@ def _refuse_truncated_wav(path: Path, handle: IO[bytes], size: int) -> None:
         if name == b"data":
             left = size - position
             # Programs that write to a pipe cannot know the length and write the largest number.
-            if length < 0x7FFF0000 and bytes_per_second:
+            if length < UNKNOWN_LENGTH and bytes_per_second:
                 if length - left > TOLERANCE * bytes_per_second:
                     raise _truncated(path, length / bytes_per_second, left / bytes_per_second)
             if length == 0 and left > TOLERANCE * bytes_per_second > 0:
@@ -215,6 +222,24 @@ def _refuse_truncated_wav(path: Path, handle: IO[bytes], size: int) -> None:
                 )
             return
         position += length + (length & 1)
+
+
+def _refuse_shorter_than_declared(
+    path: Path, handle: IO[bytes], sound: soundfile.SoundFile
+) -> None:
+    """Refuse AIFF, AU, W64, RF64 and SPHERE files that end early; libsndfile only notes it."""
+    size = os.fstat(handle.fileno()).st_size
+    found = sound.frames / sound.samplerate
+    missing = 0.0  # seconds
+    if sound.format in ("AIFF", "AU", "W64", "RF64"):
+        for promised, present in map(lambda m: map(int, m), _SHOULD_BE.findall(sound.extra_info)):
+            if promised < UNKNOWN_LENGTH:
+                missing = max(missing, (promised - present) / size * found)
+    elif sound.format == "NIST":
+        count = _SPHERE_COUNT.search(os.pread(handle.fileno(), 1024, 0))
+        missing = int(count[1]) / sound.samplerate - found if count else 0.0
+    if missing > TOLERANCE:
+        raise _truncated(path, found + missing, found)
 
 
 # PyAV -----------------------------------------------------------------------------------------
@@ -244,6 +269,8 @@ def _open_pyav(path: Path, handle: IO[bytes], first_reason: str) -> Iterator[Sou
     with container:
         if not container.streams.audio:
             raise AudioError(path, "is a video without a sound track.", "Leave it out.")
+        if container.streams.audio[0].codec_context is None:
+            raise AudioError(path, "is coded in a way that no decoder knows.", _UNREADABLE)
         yield _PyavSource(path, container)
 
 
@@ -267,16 +294,20 @@ class _PyavSource:
     def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
         import av
 
-        resampler = av.AudioResampler(format="fltp")  # changes the sample type only
-        position: int | None = 0 if not self._seek(start) else None
+        # Changes the sample type only. Not to planes: PyAV crashes on more than 8 of them.
+        resampler = av.AudioResampler(format="flt")
+        position: int | None = 0
         try:
+            if self._seek(start):
+                position = None
             for frame in self.container.decode(self.stream):
                 if frame.sample_rate != self.sample_rate:
                     raise AudioError(self.path, "changes its sample rate midway.", _UNREADABLE)
                 if position is None:
                     position = self._position(frame)
                 for part in resampler.resample(frame):
-                    block = mono(self.path, np.asarray(part.to_ndarray(), dtype=np.float32).T)
+                    samples = np.asarray(part.to_ndarray(), dtype=np.float32)
+                    block = mono(self.path, samples.reshape(-1, part.layout.nb_channels))
                     first, position = position, position + len(block)
                     last = len(block) if stop is None else stop - first
                     piece = block[max(0, start - first) : max(0, last)]

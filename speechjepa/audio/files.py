@@ -27,6 +27,8 @@ AUDIO_SUFFIXES = frozenset(
 OVERSHOOT = 0.5
 """How far a stretch may reach beyond the end of its file (seconds), as Kaldi allows: manifests
 round their times."""
+LONGEST = 1e8
+"""No recording lasts three years (seconds); times beyond are slips, and overflow in the codecs."""
 _CONTEXT = 0.05
 """Audio on each side of a stretch that the resampler hears before it is cut (seconds)."""
 
@@ -152,9 +154,9 @@ def _read_blocks(
     path: Path, sample_rate: int, start: float, duration: float | None
 ) -> Iterator[Samples]:
     """Yield the resampled samples of a stretch, and check afterwards that it was all there."""
-    if not (math.isfinite(start) and start >= 0):
+    if not 0 <= start <= LONGEST:
         raise AudioError(path, f"is to be read from {start} s: the start must be 0 or more.")
-    if duration is not None and not (math.isfinite(duration) and duration > 0):
+    if duration is not None and not 0 < duration <= LONGEST:
         raise AudioError(path, f"is to be read for {duration} s: it must be more than 0.")
     first = round(start * sample_rate)
     count = None if duration is None else max(1, round(duration * sample_rate))

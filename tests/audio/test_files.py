@@ -142,6 +142,20 @@ def test_many_channels_are_averaged(tmp_path) -> None:
     assert probe_audio(path).num_channels == 8
 
 
+def test_more_channels_than_pyav_can_hold_as_planes_are_averaged(tmp_path) -> None:
+    import av
+
+    waves = np.stack([np.full(RATE, 0.01 * k, np.float32) for k in range(16)], axis=1)
+    path = write(tmp_path / "array.wav", waves, RATE, "PCM_16")
+    with av.open(str(path)) as wav, av.open(str(tmp_path / "array.mkv"), "w") as video:
+        stream = video.add_stream_from_template(wav.streams.audio[0])
+        for packet in wav.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                video.mux(packet)
+    np.testing.assert_array_equal(read_audio(tmp_path / "array.mkv"), read_audio(path))
+
+
 def test_samples_never_leave_one(tmp_path) -> None:
     path = write(tmp_path / "hot.wav", 2.0 * tone(1.0), RATE, "FLOAT")
     assert np.abs(read_audio(path)).max() <= 1.0
@@ -217,12 +231,18 @@ def test_what_is_not_audio_is_refused(tmp_path, name, content, reason) -> None:
         ("a.opus", "OPUS", "OGG"),
         ("a.ogg", "VORBIS", None),
         ("a.mp3", "MPEG_LAYER_III", None),
+        ("a.aiff", "PCM_16", None),
+        ("a.au", "PCM_16", None),
+        ("a.w64", "PCM_16", None),
+        ("a.wav", "PCM_16", "RF64"),
+        ("a.sph", "PCM_16", "NIST"),
     ],
 )
 @pytest.mark.parametrize("share", [0.01, 0.5])
 def test_a_truncated_file_is_refused(tmp_path, name, subtype, format, share) -> None:
     path = write(tmp_path / name, tone(10.0), RATE, subtype, format)
     content = path.read_bytes()
+    assert len(read_audio(path)) == 10 * RATE
     path.write_bytes(content[: int(share * len(content))])
     refused(path, "cut off|damaged|not audio")
 
@@ -231,6 +251,21 @@ def test_a_truncated_video_is_refused(tmp_path) -> None:
     path = write_video(tmp_path / "a.m4a", "aac")
     path.write_bytes(path.read_bytes()[:20000])
     refused(path, "not audio|cut off|damaged")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mkv"])
+def test_a_codec_that_nobody_knows_is_refused(tmp_path, name) -> None:
+    if name == "a.wav":
+        path = write(tmp_path / name, tone(1.0), RATE, "PCM_16")
+        content, old, new = path.read_bytes(), b"fmt \x10\0\0\0\x01\0", b"fmt \x10\0\0\0\x99\x99"
+    else:
+        path = write_video(tmp_path / name, "pcm_s16le", seconds=1.0)
+        content, old, new = path.read_bytes(), b"A_PCM/INT/LIT", b"A_PCX/INT/LIT"
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    refused(path, "no decoder knows")
+    with pytest.raises(AudioError, match="no decoder knows"):
+        probe_audio(path)
 
 
 def test_a_recording_that_was_never_finished_is_refused(tmp_path) -> None:
@@ -299,5 +334,9 @@ def test_a_stretch_outside_the_file_is_refused(tmp_path) -> None:
     refused(path, "must be 0 or more", start=-1.0)
     refused(path, "must be more than 0", duration=0.0)
     refused(path, "must be 0 or more", start=float("nan"))
+    for name, codec in (("b.m4a", "aac"), ("b.mkv", "pcm_s16le")):
+        video = write_video(tmp_path / name, codec, seconds=2.0)
+        for start in (3.0, 1e8, 1e15, 1e300):
+            refused(video, "is to be read from", start=start)
     # Manifests round their times.
     assert len(read_audio(path, start=1.0, duration=1.2)) == RATE
