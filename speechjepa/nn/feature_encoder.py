@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from speechjepa.audio.features import LogMel, Normalization
+from speechjepa.nn.cpu import Dropout
 from speechjepa.shapes import padding_mask
 
 
@@ -45,7 +46,7 @@ class LogMelFeatureEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.hop = self.log_mel.hop * 2**self.strides
 
     @property

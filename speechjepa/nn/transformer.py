@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechjepa.nn.cpu import attention, depthwise_convolution
+from speechjepa.nn.cpu import Dropout, attention, depthwise_convolution
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn_in = nn.Linear(width, ffn_width)
         self.ffn_out = nn.Linear(ffn_width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 
     def set_dropout(self, dropout: float, drop_path: float) -> None:

@@ -103,13 +103,28 @@ def test_long_sequences_take_the_stock_path_to_the_same_result(monkeypatch):
 
 def test_gradients_of_the_convolution_agree_with_finite_differences():
     torch.manual_seed(0)
-    inputs = [torch.randn(*s, dtype=torch.float64) for s in ((2, 8, 3), (3, 1, 1, 3))]
-    # float64 throughout but for the sums over the batch, which the kernel takes in float32
-    x, weight = (v.requires_grad_() for v in inputs)
-    bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        cpu.depthwise_convolution, (x, weight, bias), eps=1e-3, atol=1e-4, rtol=1e-3
-    )
+    shapes = ((2, 8, 3), (3, 1, 1, 3), (3,))
+    inputs = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    assert torch.autograd.gradcheck(cpu.depthwise_convolution, inputs)
+
+
+def test_gradients_of_the_convolution_follow_the_layout_and_the_values_of_its_inputs():
+    torch.manual_seed(0)
+    inputs = [torch.randn(24, 2, 6).transpose(0, 1), torch.randn(6, 1, 1, 5), torch.randn(6)]
+    weights = torch.randn(6, 20, 2).permute(2, 1, 0)  # not contiguous, nor is the gradient
+    dense = [x.contiguous() for x in inputs]
+    for found, expected in zip(
+        gradients(cpu.depthwise_convolution, inputs, weights),
+        gradients(cpu.depthwise_convolution, dense, weights.contiguous()),
+        strict=True,
+    ):
+        assert torch.allclose(found, expected, **CLOSE)
+    x, weight, bias = (v.clone().requires_grad_() for v in dense)
+    y = cpu.depthwise_convolution(x, weight, bias)
+    with torch.no_grad():
+        weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_autocast_gives_half_precision_close_to_full():
@@ -142,3 +157,33 @@ def test_attention_under_autocast_is_close_to_full_precision():
 
     for ours, expected in zip(gradients(half, inputs, weights), full, strict=True):
         assert float((ours.float() - expected).norm() / expected.norm()) < 0.03
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.99])
+def test_dropout_drops_the_share_it_says_and_scales_the_rest(probability):
+    torch.manual_seed(0)
+    share = round(256 * probability) / 256
+    dropped = cpu.random_bytes_dropout(torch.ones(8, 50_001), probability)
+    assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.003)
+    for place in range(8):  # every byte of the random words is as random as the others
+        zeros = (dropped.flatten()[place::8] == 0).float().mean()
+        assert zeros == pytest.approx(share, abs=0.008)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
+
+
+def test_dropout_gives_gradient_only_to_what_it_kept():
+    x = torch.ones(1000, requires_grad=True)
+    dropped = cpu.random_bytes_dropout(x, 0.25)
+    dropped.sum().backward()
+    torch.testing.assert_close(x.grad, dropped.detach())
+
+
+def test_dropout_repeats_with_the_seed_and_is_absent_in_evaluation():
+    layer, x = cpu.Dropout(0.3), torch.randn(4, 7, 5)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(layer(x))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert layer.eval()(x) is x
