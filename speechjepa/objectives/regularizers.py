@@ -48,7 +48,8 @@ def sigreg(
     directions = torch.randn(z.shape[1], num_slices, device=z.device, generator=generator)
     directions = directions / directions.norm(dim=0, keepdim=True)
     t = torch.linspace(0.0, max_frequency, num_points, device=z.device)
-    angles = (z @ directions)[:, :, None] * t  # (N, slices, points)
+    with torch.autocast(z.device.type, enabled=False):
+        angles = (z @ directions)[:, :, None] * t  # (N, slices, points)
     count = _sum_over_processes(z.new_tensor(float(z.shape[0])))
     real = _sum_over_processes(angles.cos().sum(dim=0)) / count  # (slices, points)
     imaginary = _sum_over_processes(angles.sin().sum(dim=0)) / count
@@ -69,6 +70,7 @@ def vicreg(embeddings: Tensor, *, target_std: float = 1.0, eps: float = 1e-4) ->
 
     variance = mean_d max(0, target_std - sqrt(Var(z_d) + eps)),
     covariance = sum_{d != e} Cov(z)_{de}^2 / D. https://arxiv.org/abs/2105.04906
+    float32 whatever the input.
 
     Args:
         embeddings: (N, D); this process's share.
@@ -79,7 +81,9 @@ def vicreg(embeddings: Tensor, *, target_std: float = 1.0, eps: float = 1e-4) ->
     count = _sum_over_processes(z.new_tensor(float(z.shape[0])))
     mean = _sum_over_processes(z.sum(dim=0)) / count
     centred = z - mean
-    covariance = _sum_over_processes(centred.T @ centred) / (count - 1).clamp(min=1.0)  # (D, D)
+    with torch.autocast(z.device.type, enabled=False):
+        products = centred.T @ centred
+    covariance = _sum_over_processes(products) / (count - 1).clamp(min=1.0)  # (D, D)
     variances = covariance.diagonal()
     variance_term = torch.relu(target_std - torch.sqrt(variances + eps)).mean()
     off_diagonal = covariance.square().sum() - variances.square().sum()

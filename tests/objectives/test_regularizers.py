@@ -97,6 +97,28 @@ def test_vicreg_of_a_collapsed_cloud_is_finite_and_wide_independent_clouds_cost_
     assert wide.covariance.item() == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        lambda z: sigreg(z, generator=seeded(1)),
+        lambda z: vicreg(z).variance,
+        lambda z: vicreg(z).covariance,
+    ],
+    ids=["sigreg", "variance", "covariance"],
+)
+def test_regularizers_are_float32_under_autocast(regularizer):
+    found = []
+    for enabled in (False, True):
+        cloud = (5 + torch.randn(300, 6, generator=seeded())).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = regularizer(cloud)
+        value.backward()
+        found.append((value.detach(), cloud.grad))
+    assert found[1][0].dtype == torch.float32
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
 def test_following_vicreg_spreads_and_decorrelates():
     base = 0.1 * torch.randn(128, 1, generator=seeded())
     cloud = (base + 0.01 * torch.randn(128, 3, generator=seeded(1))).requires_grad_()
