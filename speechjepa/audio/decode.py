@@ -232,7 +232,7 @@ def _refuse_shorter_than_declared(
     found = sound.frames / sound.samplerate
     missing = 0.0  # seconds
     if sound.format in ("AIFF", "AU", "W64", "RF64"):
-        for promised, present in map(lambda m: map(int, m), _SHOULD_BE.findall(sound.extra_info)):
+        for promised, present in (map(int, m) for m in _SHOULD_BE.findall(sound.extra_info)):
             if promised < UNKNOWN_LENGTH:
                 missing = max(missing, (promised - present) / size * found)
     elif sound.format == "NIST":

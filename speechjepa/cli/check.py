@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import io
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +39,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help="[SPLIT=]folder, manifest or hf:")
     parser.add_argument("--format", default="auto", help="format of the data (default: look at it)")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="which column holds audio, text, speaker, ...; can be repeated",
+    )
     parser.add_argument("--split", help="look at this split only")
     parser.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write one manifest (.jsonl)")
@@ -96,11 +106,13 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.check import check_corpus
     from speechjepa.data.check_render import render_report
     from speechjepa.data.readers import write_manifest
-    from speechjepa.errors import DataError
 
     options = _options(args)
-    if args.write is not None and args.write.exists():
-        raise DataError("already exists. Write to another name, or remove it.", path=args.write)
+    if args.write is not None:
+        _refuse_unwritable(args.write)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names that are not UTF-8 are printed as escapes, which JSON reads, too.
+        sys.stdout.reconfigure(errors="backslashreplace")
     splits = _read(args)
     with _progress_bar(splits) as progress:
         report = check_corpus(splits, options, progress=progress)
@@ -110,29 +122,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(render_report(report, max_examples=None if args.all else args.examples), end="")
     if args.write is not None:
-        write_manifest(report.utterances, args.write)
+        write_manifest(_with_unique_ids(report.utterances), args.write)
         print(f"wrote {len(report.utterances):,} utterances to {args.write}", file=sys.stderr)
     return 1 if report.breaks_training else 0
 
 
 def _options(args: argparse.Namespace) -> CheckOptions:
     from speechjepa.data.check import CheckOptions
-    from speechjepa.errors import ConfigError
     from speechjepa.text.normalize import TextConfig
 
-    replacements = {}
-    for pair in args.replace:
-        old, equals, new = pair.partition("=") if pair[:1] != "=" else ("=", pair[1:2], pair[2:])
-        if not old or equals != "=":
-            raise ConfigError(f'--replace must be OLD=NEW, but is "{pair}" instead.')
-        replacements[old] = new
     text = TextConfig(
         unicode_form=args.unicode_form,
         lowercase=not args.keep_case,
         strip_punctuation=not args.keep_punctuation,
         keep_characters=TextConfig().keep_characters + args.keep_characters,
         combining_marks="strip" if args.strip_marks else "keep",
-        replacements=replacements,
+        replacements=dict(_pair("--replace OLD=NEW", text) for text in args.replace),
     )
     return CheckOptions(
         text=text,
@@ -148,15 +153,54 @@ def _options(args: argparse.Namespace) -> CheckOptions:
     )
 
 
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    """Split `OLD=NEW`; `==NEW` replaces the equals sign."""
+    from speechjepa.errors import ConfigError
+
+    first, equals, second = text.partition("=") if text[:1] != "=" else ("=", text[1:2], text[2:])
+    if equals != "=":
+        name, form = flag.split()
+        raise ConfigError(f'{name} must be {form}, but is "{text}" instead.')
+    return first, second
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Say before the listening, which may take hours, that the manifest cannot be written."""
+    from speechjepa.errors import DataError
+
+    if path.exists():
+        raise DataError("already exists. Write to another name, or remove it.", path=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror}).", path=path) from error
+    if not os.access(path.parent, os.W_OK):
+        raise DataError("cannot be written (Permission denied).", path=path)
+
+
+def _with_unique_ids(utterances: Sequence[Utterance]) -> Sequence[Utterance]:
+    """Put the split before every id where two splits use the same one: a manifest holds both."""
+    splits: dict[str, str | None] = {}
+    if all(splits.setdefault(u.id, u.split) == u.split for u in utterances):
+        return utterances
+    print("splits share ids: in the manifest they are SPLIT/ID", file=sys.stderr)
+    return [dataclasses.replace(u, id=f"{u.split}/{u.id}") for u in utterances]
+
+
 def _read(args: argparse.Namespace) -> dict[str, list[Utterance]]:
     """Read every DATA argument and sort its utterances into splits."""
     from speechjepa.data.readers import read_corpus
 
+    columns = dict(_pair("--column FIELD=COLUMN", text) for text in args.column)
     splits: dict[str, list[Utterance]] = {}
     for argument in args.data:
         name, location = _named(argument)
         utterances = read_corpus(
-            location, format=args.format, split=args.split, data_root=args.data_root
+            location,
+            format=args.format,
+            split=args.split,
+            columns=columns,
+            data_root=args.data_root,
         )
         fallback = Path(location).name or "data"
         for utterance in utterances:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +94,54 @@ def test_the_manifest_is_read_back_with_splits_and_durations(tmp_path: Path) -> 
     assert [u.split for u in utterances] == ["train"] * 5
     assert [u.duration for u in utterances] == [1.0] * 5
     assert [u.text for u in utterances] == ["mama"] * 5
+
+
+def test_splits_that_share_ids_make_a_manifest_that_can_be_read(tmp_path: Path, capsys) -> None:
+    for split, level in (("one", 0.1), ("two", 0.2)):
+        (tmp_path / split).mkdir()
+        write_wav(tmp_path / split / "001.wav", np.full(16000, level))
+        (tmp_path / split / "001.txt").write_text("mama")
+    manifest = tmp_path / "manifest.jsonl"
+    main(["check", f"train={tmp_path}/one", f"dev={tmp_path}/two", "--write", str(manifest)])
+    assert "SPLIT/ID" in capsys.readouterr().err
+    assert [(u.id, u.split) for u in read_corpus(manifest)] == [
+        ("train/001", "train"),
+        ("dev/001", "dev"),
+    ]
+
+
+def test_what_cannot_be_written_is_said_before_the_listening(tmp_path: Path, capsys) -> None:
+    folder = make_folder(tmp_path / "train", ["mama"])
+    assert main(["check", str(folder), "--write", str(folder / "0.wav" / "x.jsonl")]) == 2
+    captured = capsys.readouterr()
+    assert "x.jsonl: cannot be written" in captured.err and captured.out == ""
+
+
+def test_columns_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "train", ["mama"])
+    table = tmp_path / "train" / "list.csv"
+    table.write_text("Ton,Wort\n0.wav,papa\n")
+    assert main(["check", str(table)]) == 2
+    assert "--column audio=" in capsys.readouterr().err
+    flags = ["--column", "audio=Ton", "--column", "text=Wort", "--json"]
+    assert main(["check", str(table), *flags]) == 0
+    assert {c["character"] for c in report_of(capsys)["characters"]} == {"p", "a"}
+    assert main(["check", str(folder), "--column", "audio"]) == 2
+
+
+def test_names_that_are_not_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    Path(strange).touch()
+    for name in ("a.wav", "b.wav"):
+        write_wav(tmp_path / name, np.full(16000, 0.1))
+    # A process of its own: only a real standard output is strict.
+    for flags in ([], ["--json"]):
+        command = [sys.executable, "-m", "speechjepa", "check", str(tmp_path), *flags]
+        done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
+        assert done.returncode == 1 and b"caf\\udce9" in done.stdout, done.stderr
+        if flags:
+            places = json.loads(done.stdout)["findings"][0]["places"]
+            assert places[0]["source"] == strange
 
 
 def test_a_manifest_is_never_overwritten(

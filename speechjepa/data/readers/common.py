@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,7 +67,7 @@ class AudioRoots:
 
     def locate(self, name: object, *, path: Path, line: int | None) -> Path:
         """Return the absolute path of an audio file named in `path`, whether it exists or not."""
-        if not isinstance(name, str) or not name.strip() or "\0" in name:
+        if not isinstance(name, str) or not name.strip() or not _may_name_a_file(name):
             raise DataError(
                 f"the audio path must be a file name, but is {name!r} instead.",
                 path=path,
@@ -79,12 +80,13 @@ class AudioRoots:
                 line=line,
             )
         if os.path.isabs(name) and self.allow_absolute:
-            return Path(os.path.normpath(name))
+            candidate = os.path.normpath(name)
+            return Path(_existing([candidate]) or candidate)
         candidates = [os.path.normpath(os.path.join(folder, name)) for folder in self.folders]
         inside = [candidate for candidate in candidates if self._holds(candidate)]
         if not inside:
             raise self._outside(name, path, line)
-        found = next((candidate for candidate in inside if os.path.exists(candidate)), None)
+        found = _existing(inside)
         if found is not None and not self._really_holds(found):
             raise self._outside(name, path, line, " through a link")
         return Path(found or inside[0])
@@ -108,6 +110,24 @@ class AudioRoots:
             path=path,
             line=line,
         )
+
+
+def _may_name_a_file(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a character, from an escape such as \ud800
+        return False
+
+
+def _existing(candidates: Sequence[str]) -> str | None:
+    """Return the first path that exists, as it is or with its accents composed or decomposed."""
+    # macOS writes file names decomposed, and copies of them stay so; keyboards compose.
+    for candidate in candidates:
+        forms = [candidate, *(unicodedata.normalize(form, candidate) for form in ("NFC", "NFD"))]
+        for form in dict.fromkeys(forms):
+            if os.path.exists(form):
+                return form
+    return None
 
 
 def is_inside(path: str, folder: str) -> bool:
@@ -135,13 +155,20 @@ def read_text(path: Path) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("is UTF-16 text. Save it again as UTF-8.", path=path, line=1)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"is not UTF-8 text (byte 0x{data[error.start]:02x}). Save the file again as UTF-8.",
             path=path,
             line=data.count(b"\n", 0, error.start) + 1,
         ) from None
+    if "\0" in text:
+        raise DataError(
+            "holds a NUL character: it is UTF-16 text, or no text. Save it again as UTF-8.",
+            path=path,
+            line=text.count("\n", 0, text.index("\0")) + 1,
+        )
+    return text
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -159,7 +186,7 @@ def read_json_lines(path: Path) -> list[Row]:
     for number, line in read_lines(path):
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
             raise DataError(
                 f"is not valid JSON ({error}). Each line must be one JSON object.",
                 path=path,
@@ -243,7 +270,7 @@ def choose_columns(
         if name == "text" and len(present) > 1:
             raise DataError(
                 f"the transcript may be in any of the columns {', '.join(present)}. Choose one:"
-                f' columns={{"text": "{present[0]}"}}.',
+                f' columns={{"text": "{present[0]}"}} (--column text={present[0]}).',
                 path=path,
                 line=line,
             )
@@ -251,7 +278,7 @@ def choose_columns(
     if "audio" not in chosen:
         raise DataError(
             f"no column names the audio files; the columns are {', '.join(available)}. Choose"
-            ' one: columns={"audio": ...}.',
+            ' one: columns={"audio": ...} (--column audio=...).',
             path=path,
             line=line,
         )
@@ -311,7 +338,7 @@ def number(row: Mapping[str, Any], column: str | None, path: Path, line: int) ->
         return None
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
         raise DataError(
@@ -333,6 +360,12 @@ def words(
         return None
     if not isinstance(value, str):
         raise DataError(f'"{column}" must be text, but is {value!r} instead.', path=path, line=line)
+    if strict and any("\ud800" <= c <= "\udfff" for c in value):
+        raise DataError(
+            f'"{column}" holds half a character (a lone surrogate escape): {value!r}. Correct it.',
+            path=path,
+            line=line,
+        )
     return value if value.strip() else None
 
 

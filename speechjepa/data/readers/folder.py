@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path, PurePath
 
@@ -22,10 +23,10 @@ from speechjepa.errors import DataError
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     """Read every audio file below a folder (or one audio file), sorted by path.
 
-    `name.txt` beside `name.wav` is its transcript; its lines are joined by spaces. The id is the
-    path below the folder without suffix. A first subfolder called train, dev, test or the like
-    names the split. Hidden files are left out; links to folders are not followed, and a link that
-    leaves the folder is a DataError.
+    `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
+    id is the path below the folder without suffix. A first subfolder called train, dev, test or
+    the like names the split. Hidden files are left out; links to folders are not followed, and a
+    link that leaves the folder is a DataError.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
@@ -33,6 +34,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         names = list_audio(location, roots)
     else:
         names = [location.name]
+    texts: dict[Path, dict[str, Path]] = {}
     stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
     for name in names:
@@ -44,7 +46,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
                 # a.wav and a.mp3 side by side are two recordings as far as a reader can know.
                 id=stem if stems[stem] == 1 else name,
                 audio_path=path,
-                text=_transcript(path.with_suffix(".txt")),
+                text=_transcript(path, texts),
                 split=_split(first if first != name else "", root),
                 source=str(path),
             )
@@ -80,7 +82,17 @@ def _split(first: str, root: Path) -> str | None:
     return next((name for name in (first, root.name) if name.lower() in SPLIT_NAMES), None)
 
 
-def _transcript(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    return " ".join(read_text(path).split()) or None
+def _transcript(audio_path: Path, texts: dict[Path, dict[str, Path]]) -> str | None:
+    """Return the text beside an audio file; `texts` keeps what each folder holds."""
+    folder = audio_path.parent
+    if folder not in texts:
+        files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt")
+        texts[folder] = {_key(path): path for path in files if path.is_file()}
+    exact = audio_path.with_suffix(".txt")
+    path = exact if exact.is_file() else texts[folder].get(_key(audio_path))
+    return None if path is None else " ".join(read_text(path).split()) or None
+
+
+def _key(path: Path) -> str:
+    """Return a stem with its accents composed: a copy through macOS may have decomposed one."""
+    return unicodedata.normalize("NFC", path.stem)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -49,7 +49,15 @@ def read_hf(location: str, options: ReadOptions) -> list[Utterance]:
     local = Path(name).is_dir()
     index = folder / f"{split or 'all'}.jsonl"
     if local or not index.is_file():
-        rows = _fetch(location, name, config, split, folder)
+        try:
+            rows = _fetch(location, name, config, split, folder)
+        except DataError:
+            raise
+        except Exception as error:  # `datasets` and its network clients raise anything
+            raise DataError(
+                f"{location} broke off: {type(error).__name__}: {error}. Start again; audio that"
+                " is already there is kept."
+            ) from error
         _write_index(index, rows)
     return _read_index(location, index, options)
 
@@ -90,7 +98,7 @@ def _open_splits(location: str, name: str, config: str | None, split: str | None
             data = datasets.load_from_disk(name)
         else:
             data = _load_streaming(name, config)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # `datasets` and its network clients raise anything
         raise DataError(
             f"{location} cannot be opened: {type(error).__name__}: {error}. Check the name, the"
             " configuration and the network; a gated dataset needs `hf auth login`."
@@ -146,7 +154,7 @@ def _fetch(
         column = audio[0]
         classes = {k: v for k, v in data.features.items() if isinstance(v, datasets.ClassLabel)}
         data = _without_decoding(data, column)
-        for number, row in enumerate(_iterate(location, data)):
+        for number, row in enumerate(data):
             original, stored, size = _store(row.pop(column), folder, f"{location} {part}:{number}")
             num_bytes += size
             for key, label in classes.items():
@@ -164,16 +172,6 @@ def _fetch(
             )
     _log.info("%s: %d rows, %.1f MB of audio in %s", location, len(rows), num_bytes / 1e6, folder)
     return rows
-
-
-def _iterate(location: str, data: Any) -> Iterator[dict[str, Any]]:
-    try:
-        yield from data
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{location} broke off: {type(error).__name__}: {error}. Start again; audio that is"
-            " already there is kept."
-        ) from error
 
 
 def _store(audio: Mapping[str, Any] | str | None, folder: Path, where: str) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ https://docs.nvidia.com/deeplearning/nemo/user-guide/docs/en/stable/asr/datasets
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -24,7 +25,17 @@ from speechjepa.data.readers.common import (
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 
-_KEYS = ("id", "audio_filepath", "offset", "duration", "text", "speaker", "lang", "split")
+_KEYS = {
+    "id": "id",
+    "audio": "audio_filepath",
+    "start": "offset",
+    "duration": "duration",
+    "text": "text",
+    "speaker": "speaker",
+    "language": "lang",
+    "split": "split",
+}
+"""Field -> key in a manifest. Other keys with a usual name (`sentence`) are extra columns there."""
 
 
 def read_manifest(location: Path, options: ReadOptions) -> list[Utterance]:
@@ -61,10 +72,9 @@ def _read(location: Path, options: ReadOptions, required: tuple[str, ...]) -> li
                 line=line,
             )
     header = list(dict.fromkeys(key for _, row in rows for key in row))
-    columns = {
-        k: k2 for k, k2 in (("audio", "audio_filepath"), ("start", "offset")) if k2 in header
-    }
-    columns |= dict(options.columns)
+    taken = set(options.columns.values())
+    columns = {name: key for name, key in _KEYS.items() if key in header and key not in taken}
+    columns |= options.columns
     chosen = choose_columns(location, header, ReadOptions(columns=columns), line=rows[0][0])
     roots = make_roots(location.parent, options, allow_absolute=True)
     split = location.stem if location.stem.lower() in SPLIT_NAMES else None
@@ -85,7 +95,8 @@ def write_manifest(
     Keys: `id`, `audio_filepath` (relative to the manifest where the audio lies below its folder,
     else absolute), `offset` and `duration` (seconds), `text`, `speaker`, `lang`, `split`, then
     whatever is in `extra`; what is not known is left out. `read_corpus` gives the same utterances
-    back, `source` apart.
+    back, `source` apart. An extra column that has the name of a key is written with `original_` in
+    front.
 
     Args:
         utterances: What to write.
@@ -96,31 +107,45 @@ def write_manifest(
         The path.
 
     Raises:
-        DataError: The file exists, there is nothing to write, or something cannot be written.
+        DataError: The file exists, there is nothing to write, two utterances have one id, or
+            something cannot be written.
     """
     path = Path(os.path.abspath(path))
     if path.exists() and not overwrite:
         raise DataError(
             "already exists. Write to another name, remove it, or say overwrite=True.", path=path
         )
+    utterances = list(utterances)
+    _refuse_repeated_ids(utterances)
     folder = str(path.parent)
     lines = [_to_line(utterance, folder) for utterance in utterances]
     if not lines:
         raise DataError("there are no utterances to write.", path=path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text("".join(lines), encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise DataError(f"cannot be written ({error.strerror}).", path=path) from error
     return path
 
 
+def _refuse_repeated_ids(utterances: Iterable[Utterance]) -> None:
+    first: dict[str, Utterance] = {}
+    for utterance in utterances:
+        if first.setdefault(utterance.id, utterance) is not utterance:
+            raise DataError(
+                f'the id "{utterance.id}" is used twice: by {first[utterance.id].source} and by'
+                f" {utterance.source}. A manifest with both could not be read: rename one."
+            )
+
+
 def _to_line(utterance: Utterance, folder: str) -> str:
-    taken = sorted(set(utterance.extra) & set(_KEYS))
-    if taken:
-        raise DataError(
-            f'{utterance.source}: the extra column "{taken[0]}" has the name of a manifest key.'
-            " Rename it."
-        )
+    taken = set(_KEYS.values())
+    extra = {(f"original_{k}" if k in taken else k): v for k, v in utterance.extra.items()}
     audio = os.path.abspath(utterance.audio_path)
     inside = is_inside(audio, folder) and is_inside(
         os.path.realpath(audio), os.path.realpath(folder)
@@ -135,7 +160,7 @@ def _to_line(utterance: Utterance, folder: str) -> str:
         "lang": utterance.language,
         "split": utterance.split,
     }
-    row = {key: value for key, value in row.items() if value is not None} | utterance.extra
+    row = {key: value for key, value in row.items() if value is not None} | extra
     try:
         line = json.dumps(row, ensure_ascii=False)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ READERS: dict[str, Callable[[Path, ReadOptions], list[Utterance]]] = {
 """Format -> reader; `hf` is apart, since its location is not a path."""
 FORMATS = ("auto", *READERS, "hf")
 _FILE_FORMATS = {"nemo", "table", "manifest"}
+_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+logger = logging.getLogger(__name__)
 
 
 def read_corpus(
@@ -69,6 +72,8 @@ def read_corpus(
         columns=dict(columns or {}),
         data_root=None if data_root is None else Path(data_root).expanduser(),
     )
+    if not str(location):
+        raise DataError("the place of the data is empty. Name a folder, a manifest or hf:NAME.")
     if format == "hf" or str(location).startswith(PREFIX):
         return _keep_split(read_hf(str(location), options), location, split)
     path = _find(Path(location).expanduser(), options.data_root)
@@ -120,6 +125,14 @@ def _detect_folder(folder: Path) -> str:
         return _detect_json_lines(folder / "manifest.jsonl")
     for _, _, files in os.walk(folder):
         if any(os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES for name in files):
+            lists = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
+            if lists:
+                logger.warning(
+                    "%s is read as a folder of audio with .txt files; %s is not read. If it holds"
+                    " the transcripts, name it instead of the folder.",
+                    folder,
+                    ", ".join(lists),
+                )
             return "folder"
     raise DataError(
         "holds no corpus: no audio file, wav.scp, metadata.csv, metadata.jsonl, manifest.jsonl,"

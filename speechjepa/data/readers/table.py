@@ -41,7 +41,16 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
         semicolons = ";" in header and "," not in header
         return read_delimited(path, delimiter=";" if semicolons else ",", quoted=True)
     try:
-        return read_delimited(path, delimiter="\t", quoted=True)
+        quoted = read_delimited(path, delimiter="\t", quoted=True)
+        if not any("\n" in str(value) for _, row in quoted[1] for value in row.values()):
+            return quoted
     except DataError:
-        # Tab-separated text is often written without quoting, with quotes inside.
+        quoted = None
+    # Tab-separated text is often written without quoting, with quotes inside: a quotation that
+    # opens in one transcript and closes in a later one would swallow the lines between.
+    try:
         return read_delimited(path, delimiter="\t", quoted=False)
+    except DataError:
+        if quoted is None:
+            raise
+        return quoted
