@@ -41,9 +41,6 @@ class GumbelQuantizer(nn.Module):
         output_width: C, width of the quantized vectors, divided evenly among codebooks.
         num_codebooks: G.
         num_codes: V, entries per codebook.
-        temperature_start: Temperature at step 0.
-        temperature_end: Floor of the temperature.
-        temperature_decay: Factor per optimizer step.
     """
 
     def __init__(
@@ -53,9 +50,6 @@ class GumbelQuantizer(nn.Module):
         *,
         num_codebooks: int = 2,
         num_codes: int = 320,
-        temperature_start: float = 2.0,
-        temperature_end: float = 0.5,
-        temperature_decay: float = 0.999995,
     ) -> None:
         super().__init__()
         if output_width % num_codebooks:
@@ -66,25 +60,18 @@ class GumbelQuantizer(nn.Module):
         self.output_width = output_width
         self.num_codebooks = num_codebooks
         self.num_codes = num_codes
-        self.temperature_start = temperature_start
-        self.temperature_end = temperature_end
-        self.temperature_decay = temperature_decay
         self.logits = nn.Linear(input_width, num_codebooks * num_codes)
         nn.init.normal_(self.logits.weight)
         nn.init.zeros_(self.logits.bias)
         entry_width = output_width // num_codebooks
         self.codebooks = nn.Parameter(torch.rand(num_codebooks, num_codes, entry_width))
 
-    def temperature(self, step: int) -> float:
-        """Return the Gumbel temperature at an optimizer step."""
-        return max(self.temperature_start * self.temperature_decay**step, self.temperature_end)
-
     def forward(
         self,
         features: Tensor,
         lengths: Tensor,
         *,
-        temperature: float | None = None,
+        temperature: float = 1.0,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> QuantizerOutput:
@@ -93,7 +80,7 @@ class GumbelQuantizer(nn.Module):
         Args:
             features: (B, T, F) frames.
             lengths: (B,) number of valid frames.
-            temperature: Of the Gumbel softmax (used in training only); None = the first one.
+            temperature: Of the Gumbel softmax, above 0 (used in training only).
             noise: (B, T, G, V) Gumbel noise to use in place of a draw (used in training only).
             generator: Source of the draw (used in training only).
         """
@@ -107,7 +94,6 @@ class GumbelQuantizer(nn.Module):
             logits = logits.masked_fill(padding[:, :, None, None], 0.0)
             if self.training and noise is None:
                 noise = gumbel_noise(logits.shape, logits.device, generator)
-            temperature = self.temperature_start if temperature is None else temperature
             weights, codes = self._choose(logits, temperature, noise)
             vectors = torch.einsum("btgv,gvc->btgc", weights, self.codebooks)
             vectors = vectors.reshape(batch, num_frames, self.output_width)  # (B, T, C)
