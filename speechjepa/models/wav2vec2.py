@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from speechjepa.errors import ConfigError
 from speechjepa.models.encoder import Encoder, EncoderOutput, FrontEnd
+from speechjepa.nn.cpu import Dropout, attention
 from speechjepa.nn.packing import pack_visible
 from speechjepa.nn.waveform_encoder import WaveformFeatureEncoder, normalize_waveform
 from speechjepa.shapes import padding_mask
@@ -131,13 +132,13 @@ class Wav2Vec2(Encoder):
         )
         self.feature_norm = nn.LayerNorm(config.conv_widths[-1], eps=config.layer_norm_eps)
         self.feature_projection = nn.Linear(config.conv_widths[-1], config.width)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
         self.positions = PositionalConvolution(
             config.width, config.position_kernel, config.position_groups
         )
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
     @property
@@ -285,9 +286,7 @@ class Attention(nn.Module):
             project(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )  # (B, H, T, D / H)
-        x = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        x = attention(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(x.transpose(1, 2).flatten(2))
 
 
@@ -302,8 +301,8 @@ class Block(nn.Module):
         self.ffn_in = _linear(config.width, config.ffn_width)
         self.ffn_out = _linear(config.ffn_width, config.width)
         self.ffn_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = Dropout(config.dropout)
+        self.activation_dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the block's output and its feed-forward output, both (B, T, D)."""
