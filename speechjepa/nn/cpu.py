@@ -57,10 +57,9 @@ class _DepthwiseConvolution(torch.autograd.Function):
         for_x = _convolve(padded, weight.flip(3), None)
         # One product per channel holds every pair of input and output frame; taps are diagonals.
         pairs = torch.bmm(x.permute(2, 1, 0), gradient.permute(2, 0, 1))  # (D, T + K - 1, T)
-        taps = [
-            pairs.diagonal(-k, 1, 2)[:, :frames].sum(dim=1, dtype=exact) for k in range(kernel_size)
-        ]
-        for_weight = torch.stack(taps, dim=1)[:, None, None, :].to(weight.dtype)
+        strides = (pairs.stride(0), frames, frames + 1)
+        taps = pairs.as_strided((len(weight), kernel_size, frames), strides)  # (D, K, T)
+        for_weight = taps.sum(dim=2, dtype=torch.float32)[:, None, None, :].to(weight.dtype)
         return for_x, for_weight, gradient.sum(dim=(0, 1), dtype=exact).to(weight.dtype)
 
 
