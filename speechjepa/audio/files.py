@@ -80,15 +80,22 @@ def read_audio(
 
 
 def stream_audio(
-    path: str | PathLike[str], *, sample_rate: int = 16000, block_seconds: float = 30.0
+    path: str | PathLike[str],
+    *,
+    sample_rate: int = 16000,
+    start: float = 0.0,
+    duration: float | None = None,
+    block_seconds: float = 30.0,
 ) -> Iterator[Samples]:
-    """Yield an audio file block by block; together they equal `read_audio` of the file.
+    """Yield an audio file, or a stretch of it, block by block; together they equal `read_audio`.
 
     Memory stays bounded however long the file is.
 
     Args:
         path: The file.
         sample_rate: Rate of the result (Hz).
+        start: Where the stretch starts (seconds).
+        duration: How long it is (seconds); None means to the end of the file.
         block_seconds: Length of each block but the last (seconds).
 
     Yields:
@@ -100,7 +107,7 @@ def stream_audio(
     size = max(1, round(block_seconds * sample_rate))
     kept: list[Samples] = []
     num_kept = 0
-    for block in _read_blocks(Path(path), sample_rate, 0.0, None):
+    for block in _read_blocks(Path(path), sample_rate, start, duration):
         kept.append(block)
         num_kept += len(block)
         if num_kept < size:

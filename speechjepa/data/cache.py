@@ -6,22 +6,25 @@ same audio tens of times at several hundred, so it decodes once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
-from speechjepa.audio.files import read_audio
+from speechjepa.audio.files import stream_audio
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, DataError
 from speechjepa.progress import track
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MIN_SECONDS = 0.05
+SPOOL_BYTES = 16_000_000
+"""Decoded utterances that take more than this (8 minutes) wait for their turn on the disk."""
+ABANDONED_SECONDS = 24 * 3600
+"""A half-written cache that nothing was added to for so long has lost its process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +161,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
         if (folder / "audio.i16").stat().st_size == 2 * index["offsets"][-1]:
             return index
         reason = "audio.i16 has the wrong size"
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, TypeError, LookupError) as error:
         reason = str(error)
     logger.warning("%s is damaged (%s): decoding again", folder, reason)
     shutil.rmtree(folder, ignore_errors=True)
@@ -170,6 +177,8 @@ def _fingerprint(utterances: Sequence[Utterance], sample_rate: int) -> str:
             try:
                 stat = path.stat()
                 stats[path] = f"{stat.st_size} {stat.st_mtime_ns}"
+                if not os.access(path, os.R_OK):
+                    stats[path] += " unreadable"  # is skipped now, and used once it may be read
             except OSError:
                 stats[path] = "missing"
         key = (utterance.id, str(path), stats[path], utterance.start, utterance.duration)
@@ -181,6 +190,7 @@ def _decode_all(
     utterances: Sequence[Utterance], folder: Path, sample_rate: int, num_threads: int
 ) -> None:
     partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:12]}")
+    _remove_abandoned(folder.parent)
     try:
         partial.mkdir(parents=True)
         _fill(utterances, partial, sample_rate, num_threads)
@@ -197,6 +207,14 @@ def _decode_all(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _remove_abandoned(cache_dir: Path) -> None:
+    """Remove what killed processes left: nobody else would, and it may be many gigabytes."""
+    for partial in cache_dir.glob("*.partial-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - (partial / "audio.i16").stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
 def _fill(
     utterances: Sequence[Utterance], folder: Path, sample_rate: int, num_threads: int
 ) -> None:
@@ -205,7 +223,7 @@ def _fill(
     skipped: list[Skipped] = []
     logger.info("decoding %d utterances into %s", len(utterances), folder.parent)
     with (folder / "audio.i16").open("wb") as file:
-        decoded = _decode(utterances, sample_rate, num_threads)
+        decoded = _decode(utterances, folder, sample_rate, num_threads)
         for index, result in enumerate(track(decoded, "decoding", len(utterances))):
             if isinstance(result, str):
                 utterance = utterances[index]
@@ -218,9 +236,12 @@ def _fill(
                     )
                 )
                 continue
-            file.write(result.tobytes())
+            with result:
+                num_samples = result.tell() // 2
+                result.seek(0)
+                shutil.copyfileobj(result, file)
             kept.append(index)
-            offsets.append(offsets[-1] + len(result))
+            offsets.append(offsets[-1] + num_samples)
     if not kept:
         first = skipped[0].reason if skipped else "there are none"
         raise DataError(f"none of {len(utterances)} utterances can be decoded: {first}")
@@ -229,30 +250,39 @@ def _fill(
 
 
 def _decode(
-    utterances: Sequence[Utterance], sample_rate: int, num_threads: int
-) -> Iterator[np.ndarray | str]:
-    """Yield int16 samples, or the reason there are none, in order and a few files ahead."""
+    utterances: Sequence[Utterance], folder: Path, sample_rate: int, num_threads: int
+) -> Iterator[IO[bytes] | str]:
+    """Yield int16 samples as an open file, written to its end, or the reason there are none.
 
-    def decode(utterance: Utterance) -> np.ndarray | str:
+    In order, a few utterances ahead. Recordings may last hours: what is long waits on the disk,
+    in `folder`, not in memory.
+    """
+
+    def decode(utterance: Utterance) -> IO[bytes] | str:
+        spool = SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(folder))
+        reason = ""
         try:
-            samples = read_audio(
+            for block in stream_audio(
                 utterance.audio_path,
                 sample_rate=sample_rate,
                 start=utterance.start,
                 duration=utterance.duration,
-            )
+            ):
+                spool.write((block * 32767.0).round().astype(np.int16).tobytes())
         except AudioError as error:
-            return str(error)
-        if len(samples) < MIN_SECONDS * sample_rate:
-            return f"only {len(samples) / sample_rate:.3f} s of audio"
-        return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype(np.int16)
+            reason = str(error)
+        seconds = spool.tell() / 2 / sample_rate
+        if not reason and seconds >= MIN_SECONDS:
+            return spool
+        spool.close()
+        return reason or f"only {seconds:.3f} s of audio"
 
     pool = ThreadPoolExecutor(num_threads)
-    ahead: deque[Future[np.ndarray | str]] = deque()
+    ahead: deque[Future[IO[bytes] | str]] = deque()
     try:
         for utterance in utterances:
             ahead.append(pool.submit(decode, utterance))
-            if len(ahead) > 2 * num_threads:  # files may be hours long
+            if len(ahead) > 2 * num_threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

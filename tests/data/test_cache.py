@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,13 @@ def corpus(folder: Path, count: int = 3) -> list[Utterance]:
 @pytest.fixture
 def count_decoding(monkeypatch):
     decoded: list[str] = []
-    real = cache_module.read_audio
+    real = cache_module.stream_audio
 
     def counting(path, **options):
         decoded.append(Path(path).name)
         return real(path, **options)
 
-    monkeypatch.setattr(cache_module, "read_audio", counting)
+    monkeypatch.setattr(cache_module, "stream_audio", counting)
     return decoded
 
 
@@ -164,7 +165,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "read_audio", interrupted)
+        patch.setattr(cache_module, "stream_audio", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build_cache(utterances, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -178,6 +179,50 @@ def test_what_a_killed_process_left_does_not_matter(tmp_path):
     partial.mkdir(parents=True)
     (partial / "audio.i16").write_bytes(b"\0\0")
     assert build_cache(utterances, tmp_path / "cache").lengths.tolist() == [4800, 6400, 8000]
+
+
+def test_what_a_killed_process_left_long_ago_is_removed(tmp_path):
+    utterances = corpus(tmp_path / "audio")
+    for name, age in (("old", 2 * cache_module.ABANDONED_SECONDS), ("busy", 60)):
+        audio = tmp_path / "cache" / f"{name}.partial-0123456789ab" / "audio.i16"
+        audio.parent.mkdir(parents=True)
+        audio.write_bytes(b"\0\0")
+        os.utime(audio, (time.time() - age,) * 2)
+    folder = build_cache(utterances, tmp_path / "cache").folder
+    assert {path.name for path in folder.parent.iterdir()} == {
+        folder.name,
+        "busy.partial-0123456789ab",
+    }
+
+
+def test_a_long_recording_waits_on_the_disk_and_is_the_same(tmp_path, monkeypatch):
+    utterances = corpus(tmp_path / "audio")
+    expected = build_cache(utterances, tmp_path / "memory")
+    monkeypatch.setattr(cache_module, "SPOOL_BYTES", 1000)
+    cache = build_cache(utterances, tmp_path / "disk")
+    assert sorted(os.listdir(cache.folder)) == ["audio.i16", "index.json"]
+    for i in range(3):
+        assert np.array_equal(cache.waveform(i), expected.waveform(i))
+
+
+def test_a_file_that_may_be_read_at_last_is_used(tmp_path, monkeypatch):
+    utterances = corpus(tmp_path / "audio")
+    denied = str(utterances[1].audio_path)
+    real_open, real_access = open, os.access
+
+    def deny(path, *args, **options):
+        if str(path) == denied:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *args, **options)
+
+    with monkeypatch.context() as patch:  # the superuser may read whatever the mode is
+        patch.setattr("builtins.open", deny)
+        patch.setattr(os, "access", lambda p, mode: str(p) != denied and real_access(p, mode))
+        assert [u.id for u in build_cache(utterances, tmp_path / "cache").utterances] == [
+            "u0",
+            "u2",
+        ]
+    assert len(build_cache(utterances, tmp_path / "cache")) == 3
 
 
 @pytest.mark.parametrize("damage", ["cut", "index", "no index", "no audio"])
@@ -241,7 +286,7 @@ def test_the_loser_of_a_race_uses_the_winners_cache(tmp_path, monkeypatch):
 def test_no_more_than_a_few_files_are_decoded_ahead(tmp_path, count_decoding):
     path = record(tmp_path / "audio", "long.wav", 2.0)
     parts = [utterance(path, id=str(i), start=i * 0.01, duration=0.1) for i in range(60)]
-    decoded = cache_module._decode(parts, 16000, 2)
+    decoded = cache_module._decode(parts, tmp_path, 16000, 2)
     next(decoded)
     assert len(count_decoding) <= 5
     decoded.close()
