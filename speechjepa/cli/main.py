@@ -84,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk, a folder that may not be written
+        logging.getLogger("speechjepa").debug("where it happened:", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _set_up_logging(verbose: bool) -> None:

@@ -108,12 +108,12 @@ def perform(
             only=stages,
             redo=redo,
         )
-    except StoppedRun as stopped:
-        print(
-            f"stopped in {stopped.stage} after {stopped.minutes:.1f} min; continue with:\n"
-            f"  {this_command()}",
-            file=sys.stderr,
+    except KeyboardInterrupt as stop:
+        # Outside a stage as well, for example while a large corpus is read.
+        where = (
+            f" in {stop.stage} after {stop.minutes:.1f} min" if isinstance(stop, StoppedRun) else ""
         )
+        print(f"stopped{where}; continue with:\n  {this_command()}", file=sys.stderr)
         return 130
     if results is not None:
         path = write_result(recipe, states, results, this_command())

@@ -90,7 +90,7 @@ def _from_recipe(args: argparse.Namespace, data: list[str], settings: list[str])
     if getattr(args, "seed", 0):
         settings.append(f"seed={args.seed}")
     recipe = load_recipe(args.recipe, settings, args.data_root)
-    return perform(recipe, args, (args.command,))
+    return perform(recipe, args, AFTER_FINETUNE if args.command == "finetune" else (args.command,))
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...]) -> None:

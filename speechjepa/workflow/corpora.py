@@ -109,6 +109,30 @@ class Corpora:
         others = [u for u in everything if u.text and u.id not in ids]
         return self._hold_out(labelled, others)
 
+    def fingerprint(
+        self, utterances: Sequence[Utterance], *, use_text: bool = True
+    ) -> dict[str, Any]:
+        """Return what a stage's output depends on in utterances: ids, texts, files and their state.
+
+        Files below the data root are known by their place in it, so that the data may move.
+        """
+        states: dict[Path, list[Any]] = {}
+        rows = []
+        for u in utterances:
+            if u.audio_path not in states:
+                states[u.audio_path] = [self._name(u.audio_path), _file_state(u.audio_path)]
+            place = [u.id, *states[u.audio_path], u.start, u.duration]
+            rows.append([*place, u.text, u.speaker] if use_text else place)
+        return {"utterances": len(rows), "digest": digest(rows)}
+
+    def label(self, corpus: CorpusConfig) -> str:
+        """Name a corpus and its split."""
+        return f"{self._name(Path(str(corpus.location)))}:{corpus.split}"
+
+    def _name(self, path: Path) -> str:
+        root = self.config.root
+        return str(path.relative_to(root) if root and path.is_relative_to(root) else path)
+
     def _folder(self, entry: str | CorpusConfig) -> Path:
         """Return where the named lists of labels are: beside the manifest."""
         location = str(self.config.complete(entry).location)
@@ -160,18 +184,6 @@ def total_seconds(utterances: Iterable[Utterance]) -> float:
         except AudioError as error:
             logger.debug("counted as empty: %s", error)
     return total
-
-
-def fingerprint(utterances: Sequence[Utterance], *, use_text: bool = True) -> dict[str, Any]:
-    """Return what a stage's output depends on in utterances: ids, texts, files and their state."""
-    states: dict[Path, tuple[int, int] | None] = {}
-    rows = []
-    for u in utterances:
-        if u.audio_path not in states:
-            states[u.audio_path] = _file_state(u.audio_path)
-        place = [u.id, str(u.audio_path), states[u.audio_path], u.start, u.duration]
-        rows.append([*place, u.text, u.speaker] if use_text else place)
-    return {"utterances": len(rows), "digest": digest(rows)}
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:

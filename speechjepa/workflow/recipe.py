@@ -138,7 +138,8 @@ class Recipe:
     """null = greedy decoding only."""
 
     def __post_init__(self) -> None:
-        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
+        allowed = all(c.isalnum() or c in "-_." for c in self.name)
+        if not allowed or not self.name.strip("."):
             raise ConfigError(
                 "`name` must be letters, digits, '-', '_' and '.' (it names a folder), "
                 f"but is {self.name!r} instead"

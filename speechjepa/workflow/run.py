@@ -22,6 +22,9 @@ from speechjepa.workflow.record import write_json
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
+LOCK_FILE = ".lock"
+RUN_FILES = ("recipe.yaml", "labels.txt", "check.json", "skipped.jsonl", "report.html")
+"""Written into the run folder itself, so not into one that holds the user's own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,11 @@ class StoppedRun(KeyboardInterrupt):
 
 
 def run_stages(
-    stages: Sequence[Stage], run_dir: Path, *, redo: Sequence[str] = ()
+    stages: Sequence[Stage],
+    run_dir: Path,
+    *,
+    redo: Sequence[str] = (),
+    begin: Callable[[], None] = lambda: None,
 ) -> dict[str, StageState]:
     """Run the stages that need it, in order.
 
@@ -85,13 +92,15 @@ def run_stages(
         stages: In order; `after` may only name earlier ones.
         run_dir: The run folder; made if absent.
         redo: Stages to run again in any case.
+        begin: Called before the stages, once no other process can use the folder.
 
     Returns:
         The state of every stage by name.
 
     Raises:
         StoppedRun: Ctrl-C; calling again with the same stages continues.
-        ConfigError: `redo` names no stage, or another process is using the folder.
+        ConfigError: `redo` names no stage, another process is using the folder, or it holds
+            files of the user's.
     """
     names = [stage.name for stage in stages]
     for name in redo:
@@ -102,6 +111,7 @@ def run_stages(
         # Lightning started this process with the same command, to take part in one stage.
         _join_stage(stages, load_state(run_dir))
     with _exclusive(run_dir):
+        begin()
         states = load_state(run_dir)
         for stage in stages:
             _run_stage(stage, run_dir, states, forced=stage.name in redo)
@@ -207,21 +217,18 @@ def _is_interrupt(error: BaseException) -> bool:
 def _what_changed(old: StageState | None, inputs: dict[str, Any]) -> str:
     if old is None:
         return "because nothing is known about what is there"
-    keys = [key for key in {**old.inputs, **inputs} if old.inputs.get(key) != inputs.get(key)]
-    details = []
-    for key in keys:
-        before, now = old.inputs.get(key), inputs.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            details += [
-                f"{key}.{name} {before.get(name)!r} -> {now.get(name)!r}"
-                for name in {**before, **now}
-                if before.get(name) != now.get(name)
-            ]
-        else:
-            details.append(key)
-    if not details:
-        return "because a stage before it was"
-    return "because of a change in " + ", ".join(details)
+    changes = ", ".join(dict.fromkeys(_changes("", old.inputs, inputs)))
+    return f"because of a change in {changes}" if changes else "because a stage before it was"
+
+
+def _changes(path: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            below = f"{path}.{key}" if path else key
+            yield from _changes(below, before.get(key), now.get(key))
+    elif before != now:
+        named = path.endswith("digest") or isinstance(before, dict) or isinstance(now, dict)
+        yield path.removesuffix(".digest") if named else f"{path} {before!r} -> {now!r}"
 
 
 def _twin(stage: Stage, run_dir: Path, fingerprint: str) -> tuple[Path, StageState] | None:
@@ -264,6 +271,15 @@ def move_aside(run_dir: Path, stage: Stage) -> str:
     return aside.name
 
 
+def forget_stage(run_dir: Path, name: str, outputs: tuple[str, ...]) -> None:
+    """Move aside what a stage wrote that the run no longer has."""
+    states = load_state(run_dir)
+    if states.pop(name, None) is not None:
+        aside = move_aside(run_dir, Stage(name=name, inputs=dict, action=dict, outputs=outputs))
+        save_state(run_dir, states)
+        logger.info("%s: no longer part of the run; what it wrote is kept in %s", name, aside)
+
+
 # ---------------------------------------------------------------------------------------------
 # state.json
 
@@ -297,15 +313,18 @@ def digest(content: Any) -> str:
 @contextlib.contextmanager
 def _exclusive(run_dir: Path) -> Iterator[None]:
     """Hold the run folder; the system lets go of it however the process ends."""
+    if not any((run_dir / name).exists() for name in (STATE_FILE, LOCK_FILE)):
+        for path in filter(Path.exists, map(run_dir.joinpath, RUN_FILES)):
+            raise ConfigError(f"{path} is not of a run; give another run folder with -o")
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    with open(run_dir / ".lock", "w", encoding="utf-8") as file:
+    with open(run_dir / LOCK_FILE, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ConfigError(
                 f"another process is running in {run_dir}; wait for it, or give another run "
                 "folder with -o"

@@ -13,14 +13,15 @@ from typing import Any
 
 from speechjepa.config import to_dict
 from speechjepa.errors import ConfigError, DataError
-from speechjepa.workflow.corpora import Corpora, file_fingerprint, fingerprint, total_seconds
+from speechjepa.workflow.checking import check_data, frame_ms
+from speechjepa.workflow.corpora import Corpora, file_fingerprint, total_seconds
 from speechjepa.workflow.recipe import Recipe, save_recipe
-from speechjepa.workflow.record import write_json
-from speechjepa.workflow.run import Stage, StageState, run_stages
+from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run_stages
 
 logger = logging.getLogger(__name__)
 
 STAGES = ("prepare", "check", "pretrain", "finetune", "language_model", "evaluate", "report")
+LANGUAGE_MODEL_FILES = ("finetune/bundle/lm.arpa", "finetune/bundle/decoder.json")
 
 
 def run_recipe(
@@ -51,13 +52,19 @@ def run_recipe(
     """
     run_dir = (run_dir or default_run_dir(recipe)).resolve()
     cache_dir = (cache_dir or default_cache_dir(run_dir)).resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, run_dir / "recipe.yaml")
     plan = Plan(recipe, run_dir, cache_dir, prepare)
-    stages = [stage for stage in plan.stages() if stage.name in only]
+    every = {stage.name: stage for stage in plan.stages()}
+    stages = [stage for stage in every.values() if stage.name in only]
     if not stages:
         raise ConfigError(f"the recipe {recipe.name} has none of the stages {', '.join(only)}")
-    return run_stages(stages, run_dir, redo=redo)
+    for stage in stages:
+        for name in {"report": ()}.get(stage.name, stage.after):  # a report shows what there is
+            absent = [output for output in every[name].outputs if not (run_dir / output).exists()]
+            if absent and name not in only:
+                raise ConfigError(
+                    f"{stage.name} needs {run_dir / absent[0]}; run the stage {name} first"
+                )
+    return run_stages(stages, run_dir, redo=redo, begin=plan.begin)
 
 
 def default_run_dir(recipe: Recipe) -> Path:
@@ -83,6 +90,28 @@ class Plan:
         self.prepare = prepare
         self.corpora = Corpora(recipe.data, run_dir)
 
+    def begin(self) -> None:
+        """Make the run folder say what this recipe says, before any stage.
+
+        Raises:
+            ConfigError: There is no model to start from.
+        """
+        recipe = self.recipe
+        init = self._init_bundle
+        if init is not None and not (init / "config.json").exists():
+            raise ConfigError(
+                f"`init` must be a model, or a run folder with one, but {recipe.init} holds none"
+            )
+        if recipe.finetune is not None and not self._has_language_model:
+            # Left in the bundle, it would go on to improve results and transcripts.
+            forget_stage(self.run_dir, "language_model", LANGUAGE_MODEL_FILES)
+        save_recipe(recipe, self.run_dir / "recipe.yaml")
+
+    @property
+    def _has_language_model(self) -> bool:
+        section = self.recipe.language_model
+        return section is not None and section.kind != "none"
+
     def stages(self) -> list[Stage]:
         """Return the stages that this recipe has, in order."""
         recipe = self.recipe
@@ -93,11 +122,17 @@ class Plan:
             stages.append(self._pretrain())
         if recipe.finetune is not None:
             stages.append(self._finetune())
-            if recipe.language_model is not None and recipe.language_model.kind != "none":
+            if self._has_language_model:
                 stages.append(self._language_model())
             stages.append(self._evaluate())
         stages.append(self._report([stage.name for stage in stages]))
-        return stages
+        # The run folder may remember stages that the recipe no longer has: nothing depends on
+        # them, and what did is redone.
+        names = {stage.name for stage in stages}
+        return [
+            dataclasses.replace(stage, after=tuple(name for name in stage.after if name in names))
+            for stage in stages
+        ]
 
     def _prepare(self, program: Path) -> Stage:
         root = self.recipe.data.root
@@ -122,14 +157,15 @@ class Plan:
 
         def inputs() -> dict[str, Any]:
             self.corpora.read_all()
+            self._extra_text()
             return {
                 "data": {
-                    f"{corpus.location}:{corpus.split}": fingerprint(self.corpora.read(corpus))
+                    self.corpora.label(corpus): self.corpora.fingerprint(self.corpora.read(corpus))
                     for corpus in recipe.data.corpora()
                 },
                 "labels": to_dict(recipe.data.labels),
                 "text": to_dict(recipe.text),
-                "frame_ms": _frame_ms(recipe),
+                "frame_ms": frame_ms(recipe),
             }
 
         return Stage(
@@ -137,7 +173,6 @@ class Plan:
             inputs=inputs,
             action=lambda: check_data(recipe, self.corpora, self.run_dir),
             outputs=("check.json",),
-            after=("prepare",),
         )
 
     def _pretrain(self) -> Stage:
@@ -149,7 +184,7 @@ class Plan:
                 "pretrain": to_dict(config),
                 "encoder": to_dict(recipe.encoder),
                 "init": self._init(),
-                "pool": fingerprint(self.corpora.pool, use_text=False),
+                "pool": self.corpora.fingerprint(self.corpora.pool, use_text=False),
             }
 
         def action() -> dict[str, Any]:
@@ -172,7 +207,6 @@ class Plan:
             inputs=inputs,
             action=action,
             outputs=("pretrain/bundle",),
-            after=("prepare",),
             is_shared=True,
         )
 
@@ -206,15 +240,17 @@ class Plan:
                 "text": to_dict(recipe.text),
                 "encoder": to_dict(recipe.encoder),
                 "init": self._init(),
-                "train": fingerprint(self.corpora.labelled),
-                "dev": fingerprint(self.corpora.dev),
+                "train": self.corpora.fingerprint(self.corpora.labelled),
+                "dev": self.corpora.fingerprint(self.corpora.dev),
             }
 
         def action() -> dict[str, Any]:
-            from speechjepa.models.bundle import update_bundle
             from speechjepa.training.finetune import finetune
 
-            bundle = finetune(
+            beside = self.run_dir / "pretrain" / "bundle"
+            if start is None and beside.exists():
+                logger.warning("starts from fresh weights, not from %s (init=%s)", beside, beside)
+            finetune(
                 config,
                 self.corpora.labelled,
                 self.corpora.dev,
@@ -224,8 +260,7 @@ class Plan:
                 init=start,
                 cache_dir=self.cache_dir,
             )
-            language = {"languages": [recipe.language]} if recipe.language else {}
-            update_bundle(bundle, licence=recipe.licence, **language)
+            self._sign()
             self._gather_skipped()
             return {
                 "label_minutes": total_seconds(self.corpora.labelled) / 60,
@@ -237,26 +272,45 @@ class Plan:
             inputs=inputs,
             action=action,
             outputs=("finetune/bundle",),
-            after=("prepare", "pretrain"),
+            after=("pretrain",),
         )
+
+    def _sign(self, **entries: Any) -> None:
+        """Write into the fine-tuned bundle what the recipe says about it."""
+        from speechjepa.models.bundle import update_bundle
+
+        if self.recipe.language:
+            entries["languages"] = [self.recipe.language]
+        update_bundle(self._bundle, licence=self.recipe.licence, **entries)
 
     @property
     def _bundle(self) -> Path:
         return self.run_dir / "finetune" / "bundle"
 
+    def _extra_text(self) -> list[Path]:
+        """Return the files of text for the language model.
+
+        Raises:
+            DataError: One is not there; said at the start, not after hours of training.
+        """
+        section = self.recipe.language_model
+        named = () if section is None else section.extra_text
+        paths = [
+            Path(p) if Path(p).is_absolute() else self.recipe.data.under_root(p) for p in named
+        ]
+        for path in paths:
+            if not path.is_file():
+                raise DataError("there is no such file of `language_model.extra_text`", path=path)
+        return paths
+
     def _language_model(self) -> Stage:
         recipe, section = self.recipe, self.recipe.language_model
         assert section is not None
-        paths = [
-            self.recipe.data.under_root(p) if not Path(p).is_absolute() else Path(p)
-            for p in section.extra_text
-        ]
-        config = dataclasses.replace(section, extra_text=tuple(map(str, paths)))
 
         def inputs() -> dict[str, Any]:
             return {
-                "language_model": to_dict(config),
-                "extra_text": [file_fingerprint(path) for path in paths],
+                "language_model": to_dict(section),
+                "extra_text": [file_fingerprint(path) for path in self._extra_text()],
             }
 
         def action() -> dict[str, Any]:
@@ -266,6 +320,7 @@ class Plan:
             from speechjepa.models.bundle import default_device
             from speechjepa.text.normalize import normalize_text
 
+            config = dataclasses.replace(section, extra_text=tuple(map(str, self._extra_text())))
             model = load(self._bundle, device=default_device())
             texts = [normalize_text(u.text or "", recipe.text) for u in self.corpora.labelled]
             decoder = attach_language_model(
@@ -282,7 +337,7 @@ class Plan:
             name="language_model",
             inputs=inputs,
             action=action,
-            outputs=("finetune/bundle/lm.arpa", "finetune/bundle/decoder.json"),
+            outputs=LANGUAGE_MODEL_FILES,
             after=("finetune",),
         )
 
@@ -290,7 +345,7 @@ class Plan:
         def action() -> dict[str, Any]:
             from speechjepa.inference.evaluate import evaluate
             from speechjepa.inference.model import load
-            from speechjepa.models.bundle import default_device, update_bundle
+            from speechjepa.models.bundle import default_device
 
             model = load(self._bundle, device=default_device())
             found = evaluate(
@@ -298,17 +353,21 @@ class Plan:
             )
             rates = {name: found.results[name] for name in ("cer", "wer", "cer_lm", "wer_lm")}
             split = self.corpora.dev_name
-            update_bundle(
-                self._bundle, results={"recipe": self.recipe.name, "split": split, **rates}
-            )
+            self._sign(results={"recipe": self.recipe.name, "split": split, **rates})
             return {"split": split, **rates, "parameters": model.info()["parameters"]}
 
         return Stage(
             name="evaluate",
-            inputs=lambda: {"dev": fingerprint(self.corpora.dev), "seed": self.recipe.seed},
+            inputs=lambda: {
+                "dev": self.corpora.fingerprint(self.corpora.dev),
+                **{
+                    key: getattr(self.recipe, key)
+                    for key in ("name", "seed", "language", "licence")
+                },
+            },
             action=action,
             outputs=("evaluate/results.json", "evaluate/predictions.jsonl"),
-            after=("prepare", "finetune", "language_model"),
+            after=("finetune", "language_model"),
         )
 
     def _report(self, before: Sequence[str]) -> Stage:
@@ -319,7 +378,7 @@ class Plan:
 
         return Stage(
             name="report",
-            inputs=lambda: {"title": self.recipe.title},
+            inputs=lambda: {"recipe": {"digest": digest(to_dict(self.recipe))}},
             action=action,
             outputs=("report.html",),
             after=tuple(before),
@@ -334,43 +393,3 @@ class Plan:
                 lines |= dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
         with open(self.run_dir / "skipped.jsonl", "w", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in lines)
-
-
-def check_data(recipe: Recipe, corpora: Corpora, run_dir: Path) -> dict[str, Any]:
-    """Let the data doctor look at the labelled and the dev utterances; write `check.json`.
-
-    The audio of the pool is read by its headers alone: pretraining decodes it once anyway, and
-    lists what it had to skip. `speechjepa check` looks at all of it.
-
-    Raises:
-        DataError: Something would break training.
-    """
-    from speechjepa.data.check import CheckOptions, check_corpus
-
-    if recipe.data.train is None:
-        splits = {"pool": corpora.pool}
-    else:
-        splits = {"train": corpora.labelled, "dev": [u for u in corpora.dev if u.text]}
-    options = CheckOptions(
-        text=recipe.text, encoder_hop_ms=_frame_ms(recipe), decode=recipe.data.train is not None
-    )
-    report = check_corpus(splits, options)
-    write_json(run_dir / "check.json", report.to_json())
-    for finding in report.findings:
-        if finding.severity != "note":
-            logger.warning("check: %s: %s. %s", finding.severity, finding.title, finding.advice)
-    if report.breaks_training:
-        broken = [finding.title for finding in report.findings if finding.severity == "error"]
-        raise DataError(
-            f"training would break: {'; '.join(broken)}. Everything that was found is in "
-            f"{run_dir / 'check.json'}; `speechjepa check` shows it"
-        )
-    counts = {severity: report.count(severity) for severity in ("warning", "note")}
-    return {"findings": counts, "pool_hours": total_seconds(corpora.pool) / 3600}
-
-
-def _frame_ms(recipe: Recipe) -> float:
-    """Return the time between two CTC frames (ms)."""
-    rate = getattr(recipe.encoder, "frame_rate", 50)
-    upsample = recipe.finetune.upsample if recipe.finetune is not None else None
-    return 1000 / rate / (upsample or (2 if rate == 25 else 1))

@@ -221,3 +221,30 @@ def test_a_config_error_inside_a_command_exits_with_2(
     monkeypatch.setattr(run_command, "run", fail)
     assert cli.main(["recipes"]) == 2
     assert capsys.readouterr().err == "error: no good\n"
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: object) -> int:
+        raise OSError(28, "No space left on device", "runs/x/metrics.csv")
+
+    monkeypatch.setattr(run_command, "run", fail)
+    assert cli.main(["recipes"]) == 2
+    assert "error: [Errno 28] No space left on device: 'runs/x/metrics.csv'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_ctrl_c_before_any_stage_says_how_to_go_on_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("speechjepa.workflow.stages.run_recipe", stop)
+    arguments = ["run", "mboshi/asr_10min", "--data-root", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["speechjepa", *arguments])
+    assert cli.main(arguments) == 130
+    expected = f"stopped; continue with:\n  speechjepa run mboshi/asr_10min --data-root {tmp_path}"
+    assert expected in capsys.readouterr().err

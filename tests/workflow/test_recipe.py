@@ -11,7 +11,7 @@ from speechjepa.errors import ConfigError, DataError
 from speechjepa.models.speech_encoder import PRESETS
 from speechjepa.models.wav2vec2 import PRESETS as PUBLISHED
 from speechjepa.workflow.catalogue import find_recipe, list_recipes
-from speechjepa.workflow.corpora import Corpora, fingerprint
+from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import DataConfig, Recipe, build_recipe, load_recipe, save_recipe
 from speechjepa.workflow.stages import run_recipe
 
@@ -199,6 +199,7 @@ def test_the_pool_holds_each_stretch_of_audio_once_and_none_of_dev(tmp_path: Pat
 def test_a_fingerprint_sees_a_changed_file_and_a_changed_transcript(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"one")
+    fingerprint = Corpora(DataConfig(), tmp_path / "run").fingerprint
     before = fingerprint([Utterance(id="a", audio_path=path, text="x")])
     assert fingerprint([Utterance(id="a", audio_path=path, text="x")]) == before
     changed = [Utterance(id="a", audio_path=path, text="y")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from speechjepa.errors import ConfigError, DataError, ModelError
-from speechjepa.workflow.run import Stage, StoppedRun, load_state, run_stages
+from speechjepa.workflow.run import Stage, StoppedRun, forget_stage, load_state, run_stages
 
 
 class Workshop:
@@ -259,3 +259,33 @@ def test_two_processes_cannot_use_one_run_folder(tmp_path: Path) -> None:
         release.set()
         process.join()
     run_stages([], tmp_path)
+
+
+def test_who_cannot_have_the_folder_changes_nothing_in_it(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def intrude() -> dict[str, Any]:
+        with pytest.raises(ConfigError, match="another process is running"):
+            run_stages([], tmp_path, begin=lambda: begun.append("intruder"))
+        return {}
+
+    stage = Stage(name="wait", inputs=dict, action=intrude)
+    run_stages([stage], tmp_path, begin=lambda: begun.append("owner"))
+    assert begun == ["owner"]
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "labels.txt"])
+def test_a_folder_with_files_of_the_user_is_no_run_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name} is not of a run"):
+        run_stages([], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_forgotten_stage_leaves_its_files_aside(workshop: Workshop) -> None:
+    workshop.run()
+    for _ in range(2):
+        forget_stage(workshop.run_dir, "evaluate", ("evaluate/bundle",))
+    assert "evaluate" not in load_state(workshop.run_dir)
+    assert (workshop.run_dir / "evaluate.1" / "bundle").exists()
+    assert not (workshop.run_dir / "evaluate").exists()

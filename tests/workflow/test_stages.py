@@ -53,7 +53,7 @@ class Trainings:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "skipped.jsonl").write_text('{"id": "bad"}\n{"id": "worse"}\n')
         torch.manual_seed(0)
-        encoder = build_encoder(self.calls["pretrain"]["encoder"])
+        encoder = build_encoder(options["encoder"] or self.calls["pretrain"]["encoder"])
         vocabulary = Vocabulary.build([u.text or "" for u in train])
         ctc = CtcModel(encoder, len(vocabulary), 1)
         bundle = Bundle(encoder=encoder, ctc=ctc, vocabulary=vocabulary, text=options["text"])
@@ -195,3 +195,65 @@ def test_fine_tuning_without_pretraining_starts_from_fresh_weights_or_from_init(
 def test_every_seed_has_its_own_run_folder(root: Path) -> None:
     assert default_run_dir(recipe(root)) == Path("runs/made-up")
     assert default_run_dir(recipe(root, "seed=3")) == Path("runs/made-up-3")
+
+
+def test_what_a_recipe_gives_up_is_no_longer_in_its_results(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    pytest.importorskip("flashlight.lib.text")
+    run_dir = tmp_path / "run"
+    run_recipe(recipe(root), run_dir)
+    states = run_recipe(recipe(root, "language_model=null"), run_dir)
+    assert states["evaluate"].figures["cer_lm"] is None
+    assert not (run_dir / "finetune" / "bundle" / "lm.arpa").exists()
+    assert (run_dir / "language_model.1" / "lm.arpa").exists()
+    assert states["finetune"].times == 1
+
+    states = run_recipe(recipe(root, "language_model=null", "pretrain=null"), run_dir)
+    assert trainings.calls["finetune"]["init"] is None
+    assert states["finetune"].times == 2
+
+
+def test_the_data_may_move(root: Path, tmp_path: Path, trainings: Trainings) -> None:
+    run_recipe(recipe(root, "language_model=null"), tmp_path / "run")
+    moved = root.rename(tmp_path / "another disk")
+    states = run_recipe(recipe(moved, "language_model=null"), tmp_path / "run")
+    assert {name: state.times for name, state in states.items()} == {
+        **dict.fromkeys(("check", "pretrain", "finetune", "evaluate"), 1),
+        "report": 2,  # it shows the recipe, and with it the data root
+    }
+
+
+def test_another_licence_or_language_reaches_the_bundle_without_training(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    run_recipe(recipe(root, "language_model=null"), tmp_path / "run")
+    settings = recipe(root, "language_model=null", "language=yy", "licence=CC BY 4.0")
+    states = run_recipe(settings, tmp_path / "run")
+    bundle = json.loads((tmp_path / "run" / "finetune" / "bundle" / "config.json").read_text())
+    assert (bundle["licence"], bundle["languages"]) == ("CC BY 4.0", ["yy"])
+    assert states["finetune"].times == 1
+
+
+@pytest.mark.parametrize("setting", ["language_model.extra_text=[no.txt]", "init=no-model"])
+def test_a_missing_file_stops_the_run_before_training(
+    setting: str, root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=r"no\.txt|no-model"):
+        run_recipe(recipe(root, setting), tmp_path / "run")
+    assert not trainings.calls
+
+
+def test_a_stage_alone_says_what_it_is_missing(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run the stage pretrain first"):
+        run_recipe(recipe(root), tmp_path / "run", only=("finetune", "evaluate", "report"))
+
+
+def test_another_program_that_prepares_the_same_data_redoes_no_training(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    program = tmp_path / "prepare.py"
+    for text in ("", "# as before"):
+        program.write_text(text)
+        states = run_recipe(recipe(root, "language_model=null"), tmp_path / "run", prepare=program)
+    assert (states["prepare"].times, states["pretrain"].times) == (2, 1)
