@@ -19,6 +19,8 @@ class EncoderOutput(NamedTuple):
     """Input of the first block, then each block's output, (B, T, D) each; None unless asked for."""
     ffn_outputs: list[Tensor] | None = None
     """Each block's feed-forward output before its residual sum, (B, T, D); None unless asked."""
+    indices: Tensor | None = None
+    """(B, N) int64, where packed frames stand on the full axis; None when nothing is hidden."""
 
 
 class FrontEnd(NamedTuple):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from speechjepa.audio.features import LogMel
 from speechjepa.models.encoder import Encoder, EncoderOutput, FrontEnd
 from speechjepa.nn.cpu import depthwise_convolution
-from speechjepa.nn.packing import pack_visible, unpack
+from speechjepa.nn.packing import FrameLayout, pack_visible
 from speechjepa.nn.quantizer import GumbelQuantizer, QuantizerOutput
 from speechjepa.shapes import padding_mask
 
@@ -57,28 +57,19 @@ class ConvolutionalPredictor(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_width) for _ in range(num_layers))
         self.output = nn.Linear(hidden_width, output_width)
 
-    def forward(
-        self,
-        context: Tensor,
-        context_lengths: Tensor,
-        indices: Tensor,
-        lengths: Tensor,
-        frames: int,
-    ) -> Tensor:
+    def forward(self, context: Tensor, layout: FrameLayout, lengths: Tensor) -> Tensor:
         """Predict every frame of the full axis.
 
         Args:
             context: (B, N, D) packed output of the context encoder.
-            context_lengths: (B,) visible frames.
-            indices: (B, N) where they stand.
+            layout: Where these frames stand on the full axis.
             lengths: (B,) valid frames of the full axis.
-            frames: T, length of the full axis.
 
         Returns:
             (B, T, output_width); only hidden frames are meant to be used.
         """
-        x = self.input(context)
-        x = unpack(x, context_lengths, indices, frames, fill=self.mask_token.to(x.dtype))
+        x = layout.scatter(self.input(context), self.mask_token)
+        frames = x.shape[1]
         padding = padding_mask(lengths, frames)[:, :, None]
         for depthwise, pointwise, norm in zip(
             self.depthwise, self.pointwise, self.norms, strict=True
@@ -136,13 +127,10 @@ class ContextPredictionModel(nn.Module):
         Returns:
             Predictions (B, T, output_width) and the packed context (B, N, D).
         """
-        visible = ~hidden & ~padding_mask(lengths, features.shape[1])
-        context: EncoderOutput = self.encoder.contextualize(features, lengths, context_mask=visible)
-        _, context_lengths, indices = pack_visible(features[:, :, :1], visible)
-        predictions = self.predictor(
-            context.features, context_lengths, indices, lengths, features.shape[1]
-        )
-        return predictions, context
+        context: EncoderOutput = self.encoder.contextualize(features, lengths, context_mask=~hidden)
+        seen = ~padding_mask(context.lengths, context.features.shape[1])
+        layout = FrameLayout(seen, context.indices, features.shape[1])
+        return self.predictor(context.features, layout, lengths), context
 
 
 class ContrastiveModel(nn.Module):

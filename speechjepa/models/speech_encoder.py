@@ -12,8 +12,8 @@ from speechjepa.audio.features import Normalization
 from speechjepa.errors import ConfigError
 from speechjepa.models.encoder import Encoder, EncoderOutput
 from speechjepa.nn.feature_encoder import LogMelFeatureEncoder
-from speechjepa.nn.packing import pack_visible
-from speechjepa.nn.transformer import Block, FrameLayout, chunk_causal_mask, rotary_angles
+from speechjepa.nn.packing import FrameLayout, pack_visible
+from speechjepa.nn.transformer import Block, chunk_causal_mask, rotary_angles
 from speechjepa.shapes import padding_mask
 
 
@@ -184,6 +184,7 @@ class SpeechEncoder(Encoder):
             lengths,
             layers if return_layers else None,
             ffn_outputs if return_ffn else None,
+            indices,
         )
 
 

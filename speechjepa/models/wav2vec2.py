@@ -217,8 +217,9 @@ class Wav2Vec2(Encoder):
             visible = visible & context_mask
         x = features.masked_fill(~visible[:, :, None], 0.0)
         x = x + self.positions(x)
+        indices = None
         if context_mask is not None:
-            x, lengths, _ = pack_visible(x, visible)
+            x, lengths, indices = pack_visible(x, visible)
         if not self.config.pre_norm:
             x = self.norm(x)
         x = self.dropout(x)
@@ -236,6 +237,7 @@ class Wav2Vec2(Encoder):
             lengths,
             layers if return_layers else None,
             ffn_outputs if return_ffn else None,
+            indices,
         )
 
 

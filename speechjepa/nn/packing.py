@@ -39,33 +39,45 @@ def gather_frames(x: Tensor, indices: Tensor) -> Tensor:
     return x.gather(1, indices[:, :, None].expand(-1, -1, x.shape[2]))
 
 
-def unpack(
-    packed: Tensor,
-    lengths: Tensor,
-    indices: Tensor,
-    num_frames: int,
-    *,
-    fill: Tensor | None = None,
-) -> Tensor:
-    """Put packed frames back at their places; the inverse of `pack_visible` on visible frames.
+class FrameLayout:
+    """Where packed frames stand on the full time axis.
+
+    Convolutions need neighbours in time: packed visible frames are scattered onto the full axis,
+    and the result is gathered again.
 
     Args:
-        packed: (B, N, D) frames.
-        lengths: (B,) number of valid rows of `packed`.
-        indices: (B, N) the frame each row belongs to, as given by `pack_visible`.
-        num_frames: T of the result.
-        fill: (D,) value of every frame that no row belongs to (a mask token, for example); zeros
-            when not given.
-
-    Returns:
-        (B, T, D) frames.
+        valid: (B, N) True where a packed frame is real.
+        indices: (B, N) position of each packed frame on the full axis; None when nothing is hidden.
+        num_frames: T, length of the full axis.
     """
-    batch, num_packed, width = packed.shape
-    # One spare frame at the end takes the padding rows, so that they never overwrite frame 0.
-    places = indices.masked_fill(padding_mask(lengths, num_packed), num_frames)
-    if fill is None:
-        base = packed.new_zeros(batch, num_frames + 1, width)
-    else:
-        base = fill.to(packed.dtype).expand(batch, num_frames + 1, width)
-    frames = base.scatter(1, places[:, :, None].expand(-1, -1, width), packed)
-    return frames[:, :num_frames]
+
+    def __init__(self, valid: Tensor, indices: Tensor | None, num_frames: int) -> None:
+        self.valid = valid
+        self.indices = indices
+        self.num_frames = num_frames
+        self.all_valid = bool(valid.all())
+        if indices is not None:
+            batch = torch.arange(valid.shape[0], device=valid.device)[:, None]
+            # Packed padding is scattered to one spare row past the end, and cut off.
+            spare = torch.full_like(indices, num_frames)
+            self._rows = (batch * (num_frames + 1) + torch.where(valid, indices, spare)).flatten()
+
+    def scatter(self, x: Tensor, fill: Tensor | None = None) -> Tensor:
+        """Put packed frames x (B, N, D) on the full axis (B, T, D).
+
+        Args:
+            x: Packed frames.
+            fill: (D,) value of every other frame, padding included (a mask token, for example);
+                None = zeros.
+        """
+        batch, _, width = x.shape
+        empty = x.new_zeros(width) if fill is None else fill.to(x.dtype)
+        if self.indices is None:
+            return x if self.all_valid else torch.where(self.valid[:, :, None], x, empty)
+        full = empty.expand(batch * (self.num_frames + 1), width)
+        full = full.index_copy(0, self._rows, x.reshape(-1, width))
+        return full.view(batch, self.num_frames + 1, width)[:, :-1]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Take the packed frames (B, N, D) of x (B, T, D)."""
+        return x if self.indices is None else gather_frames(x, self.indices)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechjepa.nn.cpu import Dropout, attention, depthwise_convolution
+from speechjepa.nn.packing import FrameLayout
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -164,42 +165,3 @@ class Block(nn.Module):
         hidden = self.dropout(functional.gelu(self.ffn_in(self.ffn_norm(x))))
         ffn_output = self.ffn_out(hidden)
         return x + self.drop_path(self.dropout(ffn_output)), ffn_output
-
-
-class FrameLayout:
-    """Where packed frames stand on the full time axis.
-
-    Convolutions need neighbours in time: packed visible frames are scattered onto the full axis,
-    hidden and padded frames count as zeros, and the result is gathered again.
-
-    Args:
-        valid: (B, N) True where a packed frame is real.
-        indices: (B, N) position of each packed frame on the full axis; None when nothing is hidden.
-        num_frames: T, length of the full axis.
-    """
-
-    def __init__(self, valid: Tensor, indices: Tensor | None, num_frames: int) -> None:
-        self.valid = valid
-        self.indices = indices
-        self.num_frames = num_frames
-        self.all_valid = bool(valid.all())
-        if indices is not None:
-            batch = torch.arange(valid.shape[0], device=valid.device)[:, None]
-            # Packed padding is scattered to one spare row past the end, and cut off.
-            spare = torch.full_like(indices, num_frames)
-            self._rows = (batch * (num_frames + 1) + torch.where(valid, indices, spare)).flatten()
-
-    def scatter(self, x: Tensor) -> Tensor:
-        """Put packed frames x (B, N, D) on the full axis (B, T, D), zeros elsewhere."""
-        if self.indices is None:
-            return x if self.all_valid else x * self.valid[:, :, None].to(x.dtype)
-        batch, _, width = x.shape
-        full = x.new_zeros((batch * (self.num_frames + 1), width))
-        full = full.index_copy(0, self._rows, x.reshape(-1, width))
-        return full.view(batch, self.num_frames + 1, width)[:, :-1]
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Take the packed frames (B, N, D) of x (B, T, D)."""
-        if self.indices is None:
-            return x
-        return x.gather(1, self.indices[:, :, None].expand(-1, -1, x.shape[2]))

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
+from speechjepa.nn.packing import FrameLayout
 from speechjepa.nn.transformer import (
     Attention,
     Block,
     ConvolutionModule,
     DropPath,
-    FrameLayout,
     chunk_causal_mask,
     rotary_angles,
     rotate,
@@ -119,20 +119,6 @@ def test_the_block_adds_its_feed_forward_output():
     block.ffn_out.weight.data.zero_()
     block.ffn_out.bias.data.zero_()
     assert torch.allclose(y - ffn, block(x, rotary, None, everything(7))[0], atol=1e-6)
-
-
-def test_scattered_frames_stand_at_their_places_and_padding_stands_nowhere():
-    valid = torch.tensor([[True, True], [True, False]])
-    layout = FrameLayout(valid, torch.tensor([[1, 3], [2, 0]]), 4)
-    x = torch.tensor([[[1.0], [2.0]], [[3.0], [99.0]]])
-    full = layout.scatter(x)
-    assert full[:, :, 0].tolist() == [[0, 1, 0, 2], [0, 0, 3, 0]]
-    assert torch.equal(layout.gather(full)[valid], x[valid])
-
-
-def test_padding_counts_as_zeros_for_the_convolution():
-    layout = FrameLayout(torch.tensor([[True, False]]), None, 2)
-    assert layout.scatter(torch.ones(1, 2, 1))[0, :, 0].tolist() == [1, 0]
 
 
 def test_sizes_that_cannot_work_are_refused():
