@@ -139,6 +139,11 @@ class BatchPlan:
             batches.append(batch)
         return [batches[i] for i in generator.permutation(len(batches))]
 
+    def fullest(self) -> list[tuple[int, int]]:
+        """Return the batch of the first epoch that holds the most audio, to measure a step on."""
+        batch = max(self.epoch(0), key=lambda items: int(self.lengths[items].sum()))
+        return [(item, _key(self.seed, 0, item)) for item in batch]
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         number, epoch = 0, 0
         while True:

@@ -1,4 +1,4 @@
-"""Callbacks shared by pretraining and fine-tuning: the clock, checkpoints, progress."""
+"""What pretraining and fine-tuning share: the trainer, checkpoints, progress, the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from speechjepa.models.bundle import EncoderConfig, build_encoder, load_init
 from speechjepa.models.encoder import Encoder
-from speechjepa.training.logs import RecordingModule
+from speechjepa.training.config import FinetuneConfig, PretrainConfig
+from speechjepa.training.logs import RecordingModule, loggers
 from speechjepa.training.schedule import Budget
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,50 @@ class ProgressLine(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
     ) -> None:
         self.on_train_end(trainer, module)
+
+
+def make_trainer(
+    name: str,
+    config: PretrainConfig | FinetuneConfig,
+    run_dir: Path,
+    budget: Budget,
+    *,
+    start_step: int,
+    checkpoint_minutes: float,
+    devices: int = 1,
+    strategy: str = "auto",
+) -> pl.Trainer:
+    """Return the trainer of a run.
+
+    Args:
+        name: What the progress line calls it.
+        config: Its settings.
+        run_dir: Gets metrics.csv, tensorboard/ and checkpoints/.
+        budget: How much of the run is done.
+        start_step: Optimizer steps of earlier sittings.
+        checkpoint_minutes: Minutes between checkpoints.
+        devices: Processes or GPUs.
+        strategy: As Lightning's `strategy`.
+    """
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=devices,
+        strategy=strategy,
+        max_epochs=-1,
+        max_steps=-1 if config.max_steps is None else config.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        logger=loggers(run_dir, start_step),
+        callbacks=[
+            Checkpoints(run_dir / "checkpoints", checkpoint_minutes),
+            ProgressLine(name, budget),
+        ],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
 
 
 def fit(

@@ -31,10 +31,9 @@ from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
-    Checkpoints,
-    ProgressLine,
     checkpoint_summary,
     fit,
+    make_trainer,
     quiet_lightning,
     save_json,
     start_encoder,
@@ -42,10 +41,9 @@ from speechjepa.training.callbacks import (
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
 from speechjepa.training.labelled import LabelledItems, leave_out_misfits, read_labelled
-from speechjepa.training.logs import RecordingModule, loggers
+from speechjepa.training.logs import RecordingModule
 from speechjepa.training.precision import autocast, pick_precision
 from speechjepa.training.presets import resolve_presets
-from speechjepa.training.pretrain import set_dropout
 from speechjepa.training.schedule import Budget, parameter_groups, set_learning_rate, tri_stage
 
 logger = logging.getLogger(__name__)
@@ -119,12 +117,13 @@ class FinetuneModule(RecordingModule):
             group["encoder"] = True
         return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
-    def losses(self, batch: Batch, *, augment: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean CTC loss per character, logits (B, T, V) and their lengths (B,)."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the CTC loss of an augmented batch (nats per character), its logits (B, T, V) and
+        their lengths (B,)."""
         config = self.config
         waveform, lengths = batch.waveform, batch.lengths
         generator = torch.Generator().manual_seed(int(batch.keys[0]) % 2**31)
-        if augment and config.speed_perturbation:
+        if config.speed_perturbation:
             waveform, lengths = perturb_speed(
                 waveform, lengths, config.speed_perturbation, generator
             )
@@ -133,29 +132,35 @@ class FinetuneModule(RecordingModule):
         with autocast(self.device, self.precision_name):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 features, frames = self.encoder.extract_features(waveform, lengths)
-            if augment:
-                features = mask_features(
-                    features,
-                    frames,
-                    mask_prob=cast(float, config.mask_prob),
-                    mask_length=max(1, round(config.mask_length_seconds * rate)),
-                    mask_channel_prob=cast(float, config.mask_channel_prob),
-                    mask_channel_length=config.mask_channel_length,
-                    generator=generator,
-                )
+            features = mask_features(
+                features,
+                frames,
+                mask_prob=cast(float, config.mask_prob),
+                mask_length=max(1, round(config.mask_length_seconds * rate)),
+                mask_channel_prob=cast(float, config.mask_channel_prob),
+                mask_channel_length=config.mask_channel_length,
+                generator=generator,
+            )
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_is_frozen):
                 output = self.encoder.contextualize(features, frames)
         logits = self.model.head_logits(output.features)
-        token_ids = [self.train_data.token_ids[i] for i in batch.items.tolist()]
         logit_lengths = output.lengths * self.model.upsample
-        loss = ctc_loss(logits, logit_lengths, token_ids)
+        loss = ctc_loss(logits, logit_lengths, self._token_ids(batch))
         return loss.value, logits, logit_lengths
+
+    def whole_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch with nothing masked and nothing frozen."""
+        logits, lengths = self.model(batch.waveform, batch.lengths)
+        return ctc_loss(logits, lengths, self._token_ids(batch)).value
+
+    def _token_ids(self, batch: Batch) -> list[Tensor]:
+        return [self.train_data.token_ids[i] for i in batch.items.tolist()]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of a batch."""
         begins_step = self.between_steps
         self.begin_batch()
-        loss, logits, lengths = self.losses(batch, augment=True)
+        loss, logits, lengths = self.losses(batch)
         if begins_step and self.global_step % 10 == 0:
             blanks = self.doctor.watch(self.global_step, float(loss.detach()), logits, lengths)
             self.record({"loss/ctc": loss.detach(), "monitor/blank_ratio": blanks})
@@ -301,7 +306,7 @@ def finetune(
     config = resolve_presets(
         config, data.minutes, pretrained=init is not None, frame_rate=16000 / network.hop
     )
-    set_dropout(network, config.dropout, config.drop_path)
+    network.set_dropout(config.dropout, config.drop_path)
     _reset_top(network, config.reset_top_layers)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     leave_out_misfits(data, model, doctor)
@@ -319,7 +324,7 @@ def finetune(
     (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
     model.load_state_dict(module.best_weights)
     model.cpu().eval()
-    set_dropout(network, 0.0, 0.0)
+    network.set_dropout(0.0, 0.0)
     doctor.conclude(module.best)
     history = _history(init) | {"finetune": settings | {"minutes": budget.seconds / 60}}
     return save_bundle(_bundle(module, text, history), run_dir / "bundle")
@@ -352,23 +357,13 @@ def _fit(
     checkpoint = run_dir / "checkpoints" / LAST_CHECKPOINT
     if earlier:
         logger.info("continuing %s after step %d", checkpoint, earlier["step"])
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        max_epochs=-1,
-        max_steps=-1 if config.max_steps is None else config.max_steps,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_norm,
-        logger=loggers(run_dir, earlier.get("step", 0)),
-        callbacks=[
-            Checkpoints(run_dir / "checkpoints", CHECKPOINT_MINUTES),
-            ProgressLine("finetune", module.budget),
-        ],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
+    trainer = make_trainer(
+        "finetune",
+        config,
+        run_dir,
+        module.budget,
+        start_step=earlier.get("step", 0),
+        checkpoint_minutes=CHECKPOINT_MINUTES,
     )
     items = module.train_data.items
     module.go_on_after(earlier.get("batches", 0))
@@ -379,13 +374,11 @@ def _fit(
         start=module.batches,
         pool_batches=8,
     )
-    batch = collate([items[request] for request in next(iter(plan))])
     device = trainer.strategy.root_device
     module.to(device)
+    batch = collate([items[request] for request in plan.fullest()]).to(device)
     module.precision_name = earlier.get("precision") or pick_precision(
-        config.precision,
-        device,
-        lambda: module.losses(batch.to(device), augment=False)[0],
+        config.precision, device, lambda: module.whole_loss(batch)
     )
     module.zero_grad()
     module.train()  # a loaded encoder comes in evaluation mode, and Lightning keeps the mode

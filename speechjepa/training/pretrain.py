@@ -25,19 +25,17 @@ from speechjepa.models.bundle import (
     num_parameters,
     save_bundle,
 )
-from speechjepa.models.encoder import Encoder
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
-    Checkpoints,
-    ProgressLine,
     checkpoint_summary,
     fit,
+    make_trainer,
     quiet_lightning,
     save_json,
     start_encoder,
 )
 from speechjepa.training.config import PretrainConfig
-from speechjepa.training.logs import RecordingModule, loggers
+from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, read_monitors
 from speechjepa.training.objectives import Objective, ObjectiveOutput, build_objective
 from speechjepa.training.precision import autocast, pick_precision
@@ -240,7 +238,7 @@ def pretrain(
     write_skipped(cache.skipped, run_dir / "skipped.jsonl")
     items = CachedItems(cache, config.max_seconds, config.min_seconds)
     network = start_encoder(encoder, init)
-    set_dropout(network, config.dropout, config.drop_path)
+    network.set_dropout(config.dropout, config.drop_path)
     objective = build_objective(network, config)
     if start.checkpoint is None:
         objective.fit(_some_audio(items, config.seed), config.seed)
@@ -276,24 +274,15 @@ def _fit(
     module: PretrainModule, config: PretrainConfig, run_dir: Path, start: _Start
 ) -> dict[str, float]:
     """Train, and return the run's account (see `PretrainModule.account`)."""
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
+    trainer = make_trainer(
+        "pretrain",
+        config,
+        run_dir,
+        module.budget,
+        start_step=start.step,
+        checkpoint_minutes=config.checkpoint_minutes,
         devices=config.devices,
         strategy=pick_strategy(config, module.objective.model.encoder),
-        max_epochs=-1,
-        max_steps=-1 if config.max_steps is None else config.max_steps,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_norm,
-        logger=loggers(run_dir, start.step),
-        callbacks=[
-            Checkpoints(run_dir / "checkpoints", config.checkpoint_minutes),
-            ProgressLine("pretrain", module.budget),
-        ],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
     )
     device = trainer.strategy.root_device
     module.precision_name = start.precision or _measure_precision(module, config, device)
@@ -317,7 +306,7 @@ def _measure_precision(module: PretrainModule, config: PretrainConfig, device: t
     if config.precision != "auto":
         return config.precision
     items = module.items
-    requests = next(iter(BatchPlan(items.lengths, min(40.0, config.batch_seconds))))
+    requests = BatchPlan(items.lengths, min(40.0, config.batch_seconds)).fullest()
     batch = collate([items[request] for request in requests]).to(device)
     module.objective.to(device).train()
     precision = pick_precision(config.precision, device, lambda: module.objective(batch, 0.0).total)
@@ -336,7 +325,7 @@ def _finish(
     module.cpu().eval()
     write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
     encoder, config = module.objective.model.encoder, module.config
-    set_dropout(encoder, 0.0, 0.0)
+    encoder.set_dropout(0.0, 0.0)
     languages = sorted({u.language for u in cache.utterances if u.language})
     training = {
         "stage": "pretrain",
@@ -366,10 +355,3 @@ def _find_start(run_dir: Path) -> _Start:
         return _Start(None)
     logger.info("continuing %s after step %d", path, summary["step"])
     return _Start(checkpoint=path, **summary)
-
-
-def set_dropout(encoder: Encoder, dropout: float, drop_path: float) -> None:
-    """Change the dropout of a native encoder; a wav2vec 2.0 encoder keeps its published rates."""
-    setter = getattr(encoder, "set_dropout", None)
-    if setter is not None:
-        setter(dropout, drop_path)

@@ -179,3 +179,10 @@ def test_the_loader_follows_the_plan(tmp_path, num_workers):
         for row, item in enumerate(batch.items.tolist()):
             samples = batch.waveform[row, : batch.lengths[row]].numpy()
             assert np.array_equal(samples, items.cache.waveform(item))
+
+
+def test_the_fullest_batch_is_the_one_with_the_most_audio():
+    lengths = np.array([16000, 16000, 48000, 8000])
+    plan = BatchPlan(lengths, 3.0)
+    assert [item for item, _ in plan.fullest()] == [2]
+    assert plan.fullest() in [batch for batch, _ in zip(plan, range(4), strict=False)]

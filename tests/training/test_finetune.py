@@ -219,13 +219,14 @@ def test_it_stops_early_when_dev_no_longer_improves(tmp_path, monkeypatch):
 
 
 def test_logits_and_loss_are_float32_under_bfloat16():
-    module = make_module(replace(CONFIG, learning_rate=1e-3, freeze_finetune_updates=0.0))
+    unmasked = replace(CONFIG, mask_prob=0.0, mask_channel_prob=0.0)
+    module = make_module(replace(unmasked, learning_rate=1e-3, freeze_finetune_updates=0.0))
     module.precision_name = "bfloat16"
     module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])])
     waveform = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(1, dtype=torch.long)
     batch = Batch(waveform, torch.tensor([16000]), zero, zero)
-    loss, logits, _ = module.losses(batch, augment=False)
+    loss, logits, _ = module.losses(batch)
     assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
 
 
@@ -288,3 +289,12 @@ def test_the_doctors_findings_survive_a_resume_and_are_not_repeated(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5]
     CtcDoctor(path)
     assert path.read_text() == ""
+
+
+def test_the_step_by_which_the_precision_is_chosen_trains_the_encoder_too():
+    module = make_module(replace(CONFIG, learning_rate=1e-3, freeze_finetune_updates=0.5))
+    module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])])
+    zero = torch.zeros(1, dtype=torch.long)
+    module.whole_loss(Batch(torch.randn(1, 16000), torch.tensor([16000]), zero, zero)).backward()
+    assert module.progress == 0.0
+    assert all(p.grad is not None for p in module.encoder.blocks.parameters())
