@@ -83,7 +83,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-unusable-percent",
         type=float,
         default=5.0,
-        help="of the recordings of a split; more is an error (5)",
+        help="of the recordings of a split; more, but not one or two files, is an error (5)",
     )
 
 

@@ -33,6 +33,8 @@ from speechjepa.errors import ConfigError
 from speechjepa.text.normalize import TextConfig, normalize_text
 
 NONE = "(none)"
+FEW_RECORDINGS = 3
+"""One or two bad files are left out, however small the split: they never stop a run."""
 DURATION_EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 
 
@@ -56,7 +58,7 @@ class CheckOptions:
     """Characters seen fewer times than this are reported."""
     max_unusable_percent: float = 5.0
     """Training would break when more of the recordings of a split than this cannot be used
-    (percent); fewer are left out one by one."""
+    (percent), unless it is one or two; fewer are left out one by one."""
     pool_splits: tuple[str, ...] = ("pool", "unlabelled")
     """Splits of audio without labels, which may repeat what other splits hold."""
     train_split: str = "train"
@@ -140,8 +142,9 @@ def check_corpus(
 
 def _train_split(splits: Mapping[str, Sequence[Utterance]], options: CheckOptions) -> str | None:
     names = [name for name in splits if name not in options.pool_splits]
-    if options.train_split in names:
-        return options.train_split
+    for name in (options.train_split, "training"):
+        if name in names:
+            return name
     return names[0] if len(names) == 1 else None
 
 
@@ -211,6 +214,19 @@ def _empty_splits(
         for name, utterances in splits.items()
         if not utterances
     ]
+    labelled = list(dict.fromkeys(w.split for w in written))
+    if train is None and len(labelled) > 1:
+        findings.append(
+            Finding(
+                code="no_train_split",
+                severity="note",
+                title=f"None of the splits {', '.join(labelled)} is called train",
+                meaning="What the others share with the split for training, and which of their "
+                "characters it lacks, is not looked at.",
+                advice="Say which is which: train=FOLDER dev=FOLDER.",
+                places=tuple(Place(source=name, id="", split=name) for name in labelled),
+            )
+        )
     if train is not None and splits[train] and not any(w.split == train for w in written):
         findings.append(
             Finding(
@@ -300,6 +316,7 @@ def _unusable_findings(
         )
         for split, places in reasons.items()
         if len(places) * 100 > options.max_unusable_percent * sizes[split]
+        and (len(places) >= FEW_RECORDINGS or len(places) == sizes[split])
     ]
 
 

@@ -44,7 +44,8 @@ def test_warnings_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_what_breaks_training_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_folder(tmp_path / "train", ["mama"] * 5)
-    (folder / "0.wav").write_bytes(b"no audio")
+    for i in range(3):
+        (folder / f"{i}.wav").write_bytes(b"no audio")
     assert main(["check", str(folder)]) == 1
     out = capsys.readouterr().out
     assert "metadata.jsonl:1" in out and "[mostly_unusable]" in out
@@ -138,7 +139,7 @@ def test_names_that_are_not_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
     for flags in ([], ["--json"]):
         command = [sys.executable, "-m", "speechjepa", "check", str(tmp_path), *flags]
         done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
-        assert done.returncode == 1 and b"caf\\udce9" in done.stdout, done.stderr
+        assert done.returncode == 0 and b"caf\\udce9" in done.stdout, done.stderr
         if flags:
             places = json.loads(done.stdout)["findings"][0]["places"]
             assert places[0]["source"] == strange
