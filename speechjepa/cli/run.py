@@ -23,6 +23,8 @@ def add_parser(subparsers: Any) -> None:
         description="Run a recipe: check, pretrain, finetune, language model, evaluate, report. "
         "Stages whose inputs have not changed are not redone; what is redone is first moved "
         "aside. Ctrl-C leaves a run that the same command continues.",
+        epilog="Every setting with its value is in the run folder's recipe.yaml, from the start: "
+        "speechjepa run RECIPE --until check writes it.",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file or a listed name")
     parser.add_argument(
@@ -59,13 +61,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help=f"folder that the recipe's locations are relative to (or set {DATA_ROOT_VARIABLE})",
     )
     parser.add_argument(
-        "-o", "--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/<recipe>)"
+        "-o",
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="run folder (with a recipe: runs/<name>)",
     )
     parser.add_argument(
         "--cache-dir",
         type=Path,
         metavar="DIR",
-        help="decoded audio (default: runs/cache)",
+        help="decoded audio (default: cache/ beside the run folder)",
     )
 
 

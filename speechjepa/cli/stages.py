@@ -20,6 +20,7 @@ def add_parser(subparsers: Any) -> None:
         "pretrain",
         help="learn an encoder from audio alone",
         description="Pretrain an encoder on every recording below DATA, or as a recipe says.",
+        epilog="example: speechjepa pretrain recordings/ --minutes 60 -o runs/encoder",
     )
     pretrain.add_argument(
         "data", nargs="*", metavar="DATA|key.sub=value", help="corpora, and settings on top"
@@ -32,11 +33,12 @@ def add_parser(subparsers: Any) -> None:
         "finetune",
         help="teach an encoder to spell, from minutes of transcripts",
         description="Fine-tune a pretrained encoder, add a language model, measure on dev.",
+        epilog="example: speechjepa finetune --train speech/ --init runs/encoder -o runs/model",
     )
     finetune.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings on top")
     finetune.add_argument("--train", metavar="DIR", help="corpus with transcripts")
     finetune.add_argument(
-        "--labels", default="all", help="all, a list such as 10min, or '{minutes: 10, seed: 0}'"
+        "--labels", help="all (default), a list such as 10min, or '{minutes: 10, seed: 0}'"
     )
     finetune.add_argument(
         "--dev", metavar="DIR", help="corpus to measure on (default: some labels are held out)"
@@ -48,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="character and word error rates of a model",
         description="Measure a model on transcribed speech, with and without its language model.",
+        epilog="example: speechjepa evaluate speech/dev --model runs/model",
     )
     evaluate.add_argument("data", nargs="*", metavar="DATA|key.sub=value", help="corpora")
     evaluate.add_argument("--model", metavar="MODEL", help="bundle folder, or a run's")
@@ -61,7 +64,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", type=Path, metavar="MODEL", help="bundle to start from")
     parser.add_argument("--preset", metavar="NAME", help="encoder: tiny (default), small, base")
     parser.add_argument("--encoder", choices=("native", "wav2vec2"), help="encoder type")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, metavar="N", help="default: 0, or the recipe's")
     add_run_options(parser)
 
 
@@ -86,8 +89,9 @@ def _from_recipe(args: argparse.Namespace, data: list[str], settings: list[str])
 
     if data:
         raise ConfigError(f"the recipe says which data to use: leave out '{data[0]}'")
-    _refuse(args, ("objective", "minutes", "init", "preset", "encoder", "train", "dev", "model"))
-    if getattr(args, "seed", 0):
+    _refuse(args, ("objective", "minutes", "init", "preset", "encoder"))
+    _refuse(args, ("train", "labels", "dev", "language", "model", "split"))
+    if getattr(args, "seed", None) is not None:
         settings.append(f"seed={args.seed}")
     recipe = load_recipe(args.recipe, settings, args.data_root)
     return perform(recipe, args, AFTER_FINETUNE if args.command == "finetune" else (args.command,))
@@ -127,7 +131,7 @@ def _finetune(args: argparse.Namespace, settings: list[str]) -> int:
         raise ConfigError("say where the transcripts are: speechjepa finetune --train DIR -o OUT")
     data = {
         "train": _located(args.train, args.data_root),
-        "labels": parse_yaml(args.labels, where="--labels"),
+        "labels": parse_yaml(args.labels or "all", where="--labels"),
         "dev": None if args.dev is None else _located(args.dev, args.data_root),
     }
     recipe = _recipe(args, settings, data=data, language=args.language, pretrain=None)
@@ -143,7 +147,7 @@ def _recipe(args: argparse.Namespace, settings: list[str], **sections: Any) -> A
         raise ConfigError("say where to put the result: -o OUT")
     encoder = {"type": args.encoder, "preset": args.preset}
     name = re.sub(r"[^\w.-]+", "-", args.run_dir.resolve().name) or args.command
-    mapping = {"name": name, "seed": args.seed, **sections}
+    mapping = {"name": name, "seed": args.seed or 0, **sections}
     mapping["encoder"] = {key: value for key, value in encoder.items() if value is not None}
     if args.init is not None:
         mapping["init"] = str(args.init)

@@ -150,7 +150,7 @@ def _player(item: Prediction) -> str:
     except AudioError as error:
         return f'<span class="none">no player: {escape(error.reason)}</span>'
     cut = f" (first {MAX_PLAYER_SECONDS:.0f} s)" if item["duration"] > MAX_PLAYER_SECONDS else ""
-    return f'<audio controls="controls" preload="none" src="{sound}"></audio>{cut}'
+    return f'<audio controls="controls" preload="metadata" src="{sound}"></audio>{cut}'
 
 
 def _opus(item: Prediction) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -92,13 +94,15 @@ def read_metrics(path: Path) -> dict[str, Line]:
     }
 
 
-def curves(run_dir: Path) -> str:
+def curves(run_dir: Path, stages: Sequence[str] = ("pretrain", "finetune")) -> str:
     """Return the charts of pretraining and fine-tuning, or words where there was none."""
     parts = []
-    for folder, title, charts in (
-        ("pretrain", "Pretraining, without labels", _PRETRAINING),
-        ("finetune", "Fine-tuning, with labels", _FINETUNING),
-    ):
+    described = {
+        "pretrain": ("Pretraining, without labels", _PRETRAINING),
+        "finetune": ("Fine-tuning, with labels", _FINETUNING),
+    }
+    for folder in stages:
+        title, charts = described[folder]
         metrics = read_metrics(run_dir / folder / "metrics.csv")
         parts.append(f"<h3>{title}</h3>")
         figures = [_figure(*chart, metrics) for chart in charts]
@@ -147,14 +151,16 @@ def snapshot(run_dir: Path) -> str:
     path = run_dir / "pretrain" / "snapshot.npz"
     if not path.exists():
         return '<p class="none">There is no pretrained model here to look at.</p>'
-    with np.load(path, allow_pickle=False) as arrays:
-        try:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
             spectrogram = arrays["spectrogram"].astype(np.float64)  # (T', F)
             span_mask = arrays["span_mask"].astype(bool)  # (T,)
             similarity = arrays["similarity"].astype(np.float64)  # (T,)
             hop_seconds, name = float(arrays["hop_seconds"]), str(arrays["id"])
-        except KeyError as error:
-            raise DataError(f"lacks {error}; pretrain again", path=path) from error
+    except KeyError as error:
+        raise DataError(f"lacks {error}; pretrain again", path=path) from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise DataError(f"is damaged ({error}); remove it", path=path) from error
     seconds = len(span_mask) * hop_seconds
     low, high = np.percentile(spectrogram, [2, 99.5])
     image = png(heat(((spectrogram - low) / max(high - low, 1e-6)).T[::-1]))

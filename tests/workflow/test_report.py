@@ -165,6 +165,23 @@ def test_pretraining_alone_is_reported(run_dir: Path) -> None:
     assert "no pretraining" not in page
 
 
+def test_a_model_without_pretraining_shows_none_of_an_earlier_recipe(run_dir: Path) -> None:
+    state = {"pretrain": {"status": "done", "minutes": 3, "figures": {"unlabelled_hours": 1.5}}}
+    _write_text(run_dir / "state.json", json.dumps({"stages": state}))
+    assert "unlabelled audio" in write_report(run_dir).read_text(encoding="utf-8")
+    _write_text(run_dir / "recipe.yaml", "name: toy-asr\npretrain: null\n")
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "unlabelled audio" not in page
+    assert "retraining" not in page.split("<header>")[1].split('id="settings"')[0]
+
+
+def test_a_damaged_snapshot_is_named(run_dir: Path) -> None:
+    path = run_dir / "pretrain" / "snapshot.npz"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"snapshot\.npz: is damaged"):
+        write_report(run_dir)
+
+
 def test_an_utterance_whose_audio_is_gone_keeps_its_place(run_dir: Path) -> None:
     (run_dir.parent / "0.wav").unlink()
     page = write_report(run_dir).read_text(encoding="utf-8")
