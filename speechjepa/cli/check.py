@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Check the data; return 1 when something would break training, else 0."""
     from speechjepa.data.check import check_corpus
     from speechjepa.data.check_render import render_report
+    from speechjepa.data.findings import number
     from speechjepa.data.readers import write_manifest
 
     options = _options(args)
@@ -123,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
         print(render_report(report, max_examples=None if args.all else args.examples), end="")
     if args.write is not None:
         write_manifest(_with_unique_ids(report.utterances), args.write)
-        print(f"wrote {len(report.utterances):,} utterances to {args.write}", file=sys.stderr)
+        written = number(len(report.utterances), "utterance")
+        print(f"wrote {written} to {args.write}", file=sys.stderr)
     return 1 if report.breaks_training else 0
 
 

@@ -146,7 +146,12 @@ def _place(place: Place, folder: str) -> str:
     detail = place.detail.replace(folder + os.sep, "") if folder else place.detail
     if len(detail) > MAX_DETAIL:
         detail = detail[: MAX_DETAIL - 4].rstrip() + " ..."
-    return f"{named}: {detail}" if detail else named
+    return _on_one_line(f"{named}: {detail}" if detail else named)
+
+
+def _on_one_line(text: str) -> str:
+    """Write control characters of names and transcripts as escapes: a terminal would obey them."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def _summary(report: CheckReport) -> str:

@@ -50,7 +50,10 @@ def select_labels(
         )
     if out is not None:
         ids = sorted(utterance.id for utterance in chosen)
-        Path(out).write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        # An id may be a file name that is not UTF-8.
+        Path(out).write_text(
+            "".join(f"{name}\n" for name in ids), encoding="utf-8", errors="surrogateescape"
+        )
     return chosen
 
 

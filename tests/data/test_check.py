@@ -376,7 +376,8 @@ def test_json_holds_every_place_and_text_only_a_few(corpus: Corpus) -> None:
 
 
 def test_long_transcripts_are_cut_in_text_but_not_in_json(corpus: Corpus) -> None:
-    report = check([corpus.add("a1 " * 99, sound=9.0)])
+    report = check([corpus.add("a1 " * 99, sound=9.0), corpus.add("1", id="\x1b[2J\n")])
+    assert r"\x1b[2J\n: " in render_report(report)
     assert max(map(len, render_report(report).splitlines())) < 250
     assert ("a1 " * 99) in finding(report, "digits").places[0].detail
 

@@ -83,6 +83,12 @@ def test_a_draw_does_not_depend_on_the_order_of_the_corpus(tmp_path) -> None:
     assert (tmp_path / "a").read_text().split() == sorted(ids(first))
 
 
+def test_ids_that_are_not_utf8_are_written_as_they_are(tmp_path) -> None:
+    strange = Utterance(id="caf\udce9", audio_path=tmp_path / "x.wav", text="x", duration=1.0)
+    select_labels([strange], "all", folder=tmp_path, out=tmp_path / "ids")
+    assert (tmp_path / "ids").read_bytes() == b"caf\xe9\n"
+
+
 def test_a_draw_is_the_same_on_every_machine(tmp_path) -> None:
     chosen = select_labels(corpus(), {"minutes": 0.4, "seed": 3}, folder=tmp_path)
     assert ids(chosen) == ["u004", "u014", "u022", "u032", "u059"]

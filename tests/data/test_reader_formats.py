@@ -110,6 +110,8 @@ def test_an_audiofolder_of_splits_is_read(tmp_path) -> None:
         source=f"{tmp_path}/train/metadata.jsonl:1",
     )
     assert (dev.id, dev.text, dev.split, dev.extra) == ("b", "two, with\nnewline", "dev", {})
+    lines(tmp_path / "dev/metadata.csv", "file_name;text", "b.wav;zwei, drei")
+    assert read_corpus(tmp_path / "dev")[0].text == "zwei, drei"
     assert read_corpus("train", data_root=tmp_path) == [train]
     assert read_corpus(tmp_path / "train/metadata.jsonl") == [train]
     assert read_corpus(tmp_path, split="train") == [train]

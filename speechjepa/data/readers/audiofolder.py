@@ -14,10 +14,10 @@ from speechjepa.data.readers.common import (
     choose_columns,
     finish,
     make_roots,
-    read_delimited,
     read_json_lines,
     rows_to_utterances,
 )
+from speechjepa.data.readers.table import read_rows
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 
@@ -64,8 +64,7 @@ def find_metadata(folder: Path) -> list[Path]:
 
 def _read_metadata(path: Path, options: ReadOptions) -> list[Utterance]:
     if path.suffix.lower() == ".csv":
-        header, rows = read_delimited(path, delimiter=",", quoted=True)
-        rows = [(line, {k: v for k, v in row.items() if v is not None}) for line, row in rows]
+        header, rows = read_rows(path)
     else:
         rows = read_json_lines(path)
         header = list(dict.fromkeys(key for _, row in rows for key in row))

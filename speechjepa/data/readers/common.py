@@ -203,7 +203,7 @@ def read_json_lines(path: Path) -> list[Row]:
 
 
 def read_delimited(path: Path, *, delimiter: str, quoted: bool) -> tuple[list[str], list[Row]]:
-    """Return the header and the rows of a CSV or TSV file; empty cells become None."""
+    """Return the header and the rows of a CSV or TSV file, without their empty cells."""
     reader = csv.reader(
         io.StringIO(read_text(path), newline=""),
         delimiter=delimiter,
@@ -228,7 +228,7 @@ def read_delimited(path: Path, *, delimiter: str, quoted: bool) -> tuple[list[st
                     line=line,
                 )
             else:
-                rows.append((line, {k: v or None for k, v in zip(header, cells, strict=True)}))
+                rows.append((line, {k: v for k, v in zip(header, cells, strict=True) if v}))
     except csv.Error as error:
         raise DataError(f"is malformed ({error}).", path=path, line=first) from error
     return header, rows

@@ -67,7 +67,6 @@ def _read_tsv(path: Path, options: ReadOptions, durations: dict[str, float]) -> 
     audio = chosen["audio"]
     cleaned = []
     for line, row in rows:
-        row = {key: value for key, value in row.items() if value is not None}
         name = row.get(audio)
         if name and not PurePath(name).suffix:
             name = row[audio] = f"{name}.mp3"  # releases before 2020 leave the suffix out
@@ -88,6 +87,6 @@ def _read_durations(path: Path) -> dict[str, float]:
     if len(header) != 2:
         raise DataError("must have two columns: clip and duration[ms].", path=path, line=1)
     return {
-        str(row[header[0]]): (number(row, header[1], path, line) or 0.0) / 1000
+        str(row.get(header[0])): (number(row, header[1], path, line) or 0.0) / 1000
         for line, row in rows
     }

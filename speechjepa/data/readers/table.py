@@ -25,16 +25,16 @@ def read_table(location: Path, options: ReadOptions) -> list[Utterance]:
     usual names are found without. Relative audio paths must lie below the file's folder or the
     data root; absolute ones may point anywhere.
     """
-    header, rows = _read(location)
+    header, rows = read_rows(location)
     if not rows:
         raise DataError("holds no rows: there is nothing to read.", path=location, line=1)
     chosen = choose_columns(location, header, options)
-    rows = [(line, {k: v for k, v in row.items() if v is not None}) for line, row in rows]
     roots = make_roots(location.parent, options, allow_absolute=True)
     return finish(rows_to_utterances(location, rows, chosen, roots), location, roots.folders)
 
 
-def _read(path: Path) -> tuple[list[str], list[Row]]:
+def read_rows(path: Path) -> tuple[list[str], list[Row]]:
+    """Return the header and the rows of a CSV (commas or semicolons) or TSV file (any quoting)."""
     if path.suffix.lower() == ".csv":
         # Spreadsheets of half the world write semicolons.
         header = next(iter(read_lines(path)), (1, ""))[1]
@@ -42,7 +42,7 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
         return read_delimited(path, delimiter=";" if semicolons else ",", quoted=True)
     try:
         quoted = read_delimited(path, delimiter="\t", quoted=True)
-        if not any("\n" in str(value) for _, row in quoted[1] for value in row.values()):
+        if not any("\n" in value for _, row in quoted[1] for value in row.values()):
             return quoted
     except DataError:
         quoted = None
