@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from speechjepa.errors import ConfigError
 
 
 class EncoderOutput(NamedTuple):
@@ -117,3 +120,20 @@ class Encoder(nn.Module, ABC):
         """Encode waveform (B, S) float32 at 16 kHz of `lengths` samples (B,)."""
         features, lengths = self.extract_features(waveform, lengths)
         return self.contextualize(features, lengths, return_layers=return_layers)
+
+
+def require_at_least(config: object, bounds: Mapping[str, int]) -> None:
+    """Raise `ConfigError` where a setting, or one of a tuple's values, is below its bound."""
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and one < bound:
+                raise ConfigError(f"`{name}` must be at least {bound}, but is {one} instead")
+
+
+def require_probabilities(config: object, names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a probability of dropping something is not in [0, 1)."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(f"`{name}` must be at least 0 and below 1, but is {value} instead")

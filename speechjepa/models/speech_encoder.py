@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from speechjepa.audio.features import Normalization
 from speechjepa.errors import ConfigError
-from speechjepa.models.encoder import Encoder, EncoderOutput
+from speechjepa.models.encoder import (
+    Encoder,
+    EncoderOutput,
+    require_at_least,
+    require_probabilities,
+)
 from speechjepa.nn.feature_encoder import LogMelFeatureEncoder
 from speechjepa.nn.packing import FrameLayout, pack_visible
 from speechjepa.nn.transformer import Block, chunk_causal_mask, rotary_angles
@@ -51,10 +56,8 @@ class SpeechEncoderConfig:
     def __post_init__(self) -> None:
         least = dict.fromkeys(("width", "num_layers", "num_heads", "ffn_width", "num_mels"), 1)
         least |= {"kernel_size": 1, "chunk_frames": 1, "left_chunks": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"`{name}` must be at least {bound}, but is {value} instead")
+        require_at_least(self, least)
+        require_probabilities(self, ("dropout", "drop_path"))
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"`width` must be divisible by twice `num_heads` ({2 * self.num_heads}), "
@@ -62,11 +65,6 @@ class SpeechEncoderConfig:
             )
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size} instead")
-        for name in ("dropout", "drop_path"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(
-                    f"`{name}` must be at least 0 and below 1, but is {getattr(self, name)} instead"
-                )
 
 
 PRESETS: dict[str, SpeechEncoderConfig] = {

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechjepa.errors import ConfigError
-from speechjepa.models.encoder import Encoder, EncoderOutput, FrontEnd
+from speechjepa.models.encoder import (
+    Encoder,
+    EncoderOutput,
+    FrontEnd,
+    require_at_least,
+    require_probabilities,
+)
 from speechjepa.nn.cpu import Dropout, attention
 from speechjepa.nn.packing import pack_visible
 from speechjepa.nn.waveform_encoder import WaveformFeatureEncoder, normalize_waveform
@@ -74,6 +80,11 @@ class Wav2Vec2Config:
                 f"convolution, but have {len(self.conv_widths)}, {len(self.conv_kernels)} and "
                 f"{len(self.conv_strides)} instead"
             )
+        sizes = ("width", "num_layers", "num_heads", "ffn_width", "position_kernel")
+        sizes += ("position_groups", "conv_widths", "conv_kernels", "conv_strides")
+        require_at_least(self, dict.fromkeys(sizes, 1))
+        dropped = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
+        require_probabilities(self, (*dropped, "layerdrop"))
         for name in ("num_heads", "position_groups"):
             if self.width % getattr(self, name):
                 raise ConfigError(

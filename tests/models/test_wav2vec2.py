@@ -345,7 +345,7 @@ def test_ffn_outputs_are_those_of_every_block_before_the_residual():
 
 
 def test_layerdrop_skips_blocks_in_training_only():
-    encoder = small_encoder("base", layerdrop=1.0, dropout=0.0)
+    encoder = small_encoder("base", layerdrop=1 - 1e-9, dropout=0.0)
     features, lengths = encoder.extract_features(*audio(6000))
     output = encoder.train().contextualize(features, lengths, return_layers=True, return_ffn=True)
     assert all(torch.equal(layer, output.layers[0]) for layer in output.layers)
@@ -387,3 +387,7 @@ def test_sizes_that_do_not_fit_are_refused():
         replace(PRESETS["base"], num_heads=5)
     with pytest.raises(ConfigError, match="one value per convolution, but have 7, 2 and 7"):
         replace(PRESETS["base"], conv_kernels=(10, 3))
+    with pytest.raises(ConfigError, match="`conv_strides` must be at least 1, but is 0"):
+        replace(PRESETS["base"], conv_strides=(5, 2, 2, 2, 2, 2, 0))
+    with pytest.raises(ConfigError, match="`layerdrop` must be at least 0 and below 1, but is 1.5"):
+        replace(PRESETS["base"], layerdrop=1.5)
