@@ -53,8 +53,12 @@ def layer_targets(layers: list[Tensor], lengths: Tensor, average_top_k_layers: i
     Args:
         layers: Feed-forward output of each block, (B, T, D) each.
         lengths: (B,) valid frames.
-        average_top_k_layers: K.
+        average_top_k_layers: K, at least 1; every layer where there are fewer.
     """
+    if average_top_k_layers < 1:  # a slice from -0 would take all of them
+        raise ValueError(
+            f"`average_top_k_layers` must be at least 1, but is {average_top_k_layers} instead"
+        )
     top = layers[-average_top_k_layers:]
     return sum(instance_norm(layer, lengths) for layer in top) / len(top)  # type: ignore[return-value]
 

@@ -71,3 +71,7 @@ def test_targets_average_the_top_layers_alone():
     lengths = torch.tensor([5])
     expected = (instance_norm(layers[2], lengths) + instance_norm(layers[3], lengths)) / 2
     torch.testing.assert_close(layer_targets(layers, lengths, 2), expected)
+    all_of_them = layer_targets(layers, lengths, 4)
+    assert torch.equal(layer_targets(layers, lengths, 9), all_of_them)
+    with pytest.raises(ValueError, match="`average_top_k_layers` must be at least 1, but is 0"):
+        layer_targets(layers, lengths, 0)
