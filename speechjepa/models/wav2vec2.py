@@ -80,8 +80,9 @@ class Wav2Vec2Config:
                 f"convolution, but have {len(self.conv_widths)}, {len(self.conv_kernels)} and "
                 f"{len(self.conv_strides)} instead"
             )
-        sizes = ("width", "num_layers", "num_heads", "ffn_width", "position_kernel")
-        sizes += ("position_groups", "conv_widths", "conv_kernels", "conv_strides")
+        sizes = ["width", "num_layers", "num_heads", "ffn_width"]
+        sizes += ["position_kernel", "position_groups"]
+        sizes += ["conv_widths", "conv_kernels", "conv_strides"]
         require_at_least(self, dict.fromkeys(sizes, 1))
         dropped = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
         require_probabilities(self, (*dropped, "layerdrop"))
