@@ -47,7 +47,8 @@ class SpeechEncoderConfig:
     drop_path: float = 0.0
     """Probability that the last block's branches are skipped; grows linearly from 0."""
     chunk_frames: int | None = None
-    """Chunk-causal attention: frames per chunk; None = full attention."""
+    """Chunk-causal attention: frames per chunk; None = full attention. To stream, it also takes
+    `causal_convolution` and `normalization` "global": without them the future still leaks in."""
     left_chunks: int | None = None
     """Past chunks a frame may attend to under chunk-causal attention; None = all."""
     causal_convolution: bool = False
@@ -63,6 +64,8 @@ class SpeechEncoderConfig:
                 f"`width` must be divisible by twice `num_heads` ({2 * self.num_heads}), "
                 f"but is {self.width} instead"
             )
+        if self.left_chunks is not None and self.chunk_frames is None:
+            raise ConfigError("`left_chunks` has no meaning without `chunk_frames`; set both")
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size} instead")
 

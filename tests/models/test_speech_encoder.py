@@ -174,6 +174,39 @@ def test_a_chunk_does_not_hear_beyond_the_look_ahead_of_the_front_end(rate):
     assert not torch.allclose(before[:, frames:], after[:, frames:], atol=1e-3)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_no_layer_hears_a_later_chunk(masked):
+    network = encoder(STREAMING)
+    features, lengths = speech(2, 40, 32), torch.tensor([40, 33])
+    visible = torch.rand(2, 40, generator=torch.Generator().manual_seed(0)) < 0.6
+    for changed_frame in (8, 19, 31):
+        visible[:, changed_frame] = True
+        changed = features.clone()
+        changed[:, changed_frame] += 50 * speech(2, 32)
+        before, after = (
+            network.contextualize(
+                x,
+                lengths,
+                context_mask=visible if masked else None,
+                return_layers=True,
+                return_ffn=True,
+            )
+            for x in (features, changed)
+        )
+        first = changed_frame // 8 * 8  # frames before this one's chunk
+        counts = visible[:, :first].sum(dim=1).tolist() if masked else [first, first]
+        heard = zip(
+            [*before.layers, *before.ffn_outputs, before.features],
+            [*after.layers, *after.ffn_outputs, after.features],
+            strict=True,
+        )
+        for ours, theirs in heard:
+            for row, count in enumerate(counts):
+                assert torch.equal(ours[row, :count], theirs[row, :count])
+            assert not torch.equal(ours, theirs)
+
+
 @torch.no_grad()
 def test_a_stream_cut_after_the_look_ahead_gives_the_frames_of_the_whole():
     network = encoder(STREAMING)
@@ -230,6 +263,7 @@ def test_set_dropout_reaches_every_part_and_the_settings():
         ({"num_layers": 0}, "`num_layers` must be at least 1, but is 0"),
         ({"dropout": 1.0}, "`dropout` must be at least 0 and below 1, but is 1.0"),
         ({"chunk_frames": 0}, "`chunk_frames` must be at least 1, but is 0"),
+        ({"left_chunks": 2}, "`left_chunks` has no meaning without `chunk_frames`"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(changes, message):
