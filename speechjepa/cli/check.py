@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if args.write is not None:
         _refuse_unwritable(args.write)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names that are not UTF-8 are printed as escapes, which JSON reads, too.
+        # What the terminal's encoding lacks is printed as escapes; JSON has the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     splits = _read(args)
     with _progress_bar(splits) as progress:

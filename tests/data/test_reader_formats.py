@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import unicodedata
@@ -59,6 +60,16 @@ def test_a_data_folder_may_itself_be_a_link(tmp_path) -> None:
     audio(tmp_path / "disk/x.wav")
     (tmp_path / "data").symlink_to(tmp_path / "disk")
     assert read_corpus(tmp_path / "data")[0].audio_path == tmp_path / "data/x.wav"
+
+
+def test_a_name_that_is_not_utf8_gives_an_id_that_can_be_written(tmp_path) -> None:
+    path = audio(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    listed = write_manifest(read_corpus(tmp_path), tmp_path / "manifest.jsonl")
+    nemo = lines(tmp_path / "nemo.jsonl", r'{"audio_filepath": "caf\udce9.wav"}')
+    for location in (tmp_path, listed, nemo):
+        (utterance,) = read_corpus(location, format="folder" if location == tmp_path else "auto")
+        assert (utterance.id, utterance.audio_path) == (r"caf\udce9", path)
+        assert utterance.id.encode("utf-8") and utterance.source.encode("utf-8")
 
 
 @pytest.mark.parametrize(("on_disk", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])

@@ -60,6 +60,7 @@ def test_a_transcript_that_is_not_utf8_is_refused_with_its_line(tmp_path) -> Non
         ('{"file_name": "b.wav", "duration": 1' + "0" * 5000 + "}", "jsonl:2: is not valid JSON"),
         ('{"file_name": "b\\ud800.wav"}', "metadata.jsonl:2: the audio path must be a file name"),
         ('{"file_name": "b.wav", "text": "x\\ud800"}', 'jsonl:2: "text" holds half a character'),
+        ('{"file_name": "b.wav", "id": "x\\ud800"}', 'jsonl:2: "id" holds half a character'),
         ('{"file_name": "b.wav", "text": 5}', 'metadata.jsonl:2: "text" must be text, but is 5'),
         ('{"file_name": "b\\u0000.wav"}', "metadata.jsonl:2: the audio path must be"),
     ],

@@ -322,8 +322,13 @@ def id_of(name: str, common: str = "", start: float | None = None) -> str:
     """Return the id of audio that has none: its path without suffix, and its start if given."""
     if common and os.path.isabs(name):
         name = os.path.relpath(name, common)
-    stem = PurePath(os.path.normpath(name)).with_suffix("").as_posix()
+    stem = as_text(PurePath(os.path.normpath(name)).with_suffix("").as_posix())
     return stem if start is None else f"{stem}-{start:.3f}"
+
+
+def as_text(name: str) -> str:
+    """Return a file name in which bytes that are not UTF-8 are escapes, to be written anywhere."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _common_folder(names: Sequence[str]) -> str:
@@ -360,7 +365,7 @@ def words(
         return None
     if not isinstance(value, str):
         raise DataError(f'"{column}" must be text, but is {value!r} instead.', path=path, line=line)
-    if strict and any("\ud800" <= c <= "\udfff" for c in value):
+    if any("\ud800" <= c <= "\udfff" for c in value):
         raise DataError(
             f'"{column}" holds half a character (a lone surrogate escape): {value!r}. Correct it.',
             path=path,

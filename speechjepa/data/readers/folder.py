@@ -12,6 +12,7 @@ from speechjepa.data.readers.common import (
     SPLIT_NAMES,
     AudioRoots,
     ReadOptions,
+    as_text,
     finish,
     make_roots,
     read_text,
@@ -44,11 +45,11 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         utterances.append(
             Utterance(
                 # a.wav and a.mp3 side by side are two recordings as far as a reader can know.
-                id=stem if stems[stem] == 1 else name,
+                id=as_text(stem if stems[stem] == 1 else name),
                 audio_path=path,
                 text=_transcript(path, texts),
                 split=_split(first if first != name else "", root),
-                source=str(path),
+                source=as_text(str(path)),
             )
         )
     return finish(utterances, location, roots.folders)
