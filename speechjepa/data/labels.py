@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.audio.files import probe_audio
-from speechjepa.data.readers.common import read_lines
+from speechjepa.data.readers.text_files import read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
 

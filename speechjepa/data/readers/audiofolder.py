@@ -14,10 +14,10 @@ from speechjepa.data.readers.common import (
     choose_columns,
     finish,
     make_roots,
-    read_json_lines,
     rows_to_utterances,
 )
 from speechjepa.data.readers.table import read_rows
+from speechjepa.data.readers.text_files import read_json_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

@@ -13,10 +13,9 @@ from speechjepa.data.readers.common import (
     finish,
     make_roots,
     number,
-    read_delimited,
-    read_lines,
     rows_to_utterances,
 )
+from speechjepa.data.readers.text_files import read_delimited, read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

@@ -13,9 +13,8 @@ from speechjepa.data.readers.common import (
     ReadOptions,
     finish,
     id_of,
-    read_lines,
-    read_text,
 )
+from speechjepa.data.readers.text_files import read_lines, read_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

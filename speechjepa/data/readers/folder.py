@@ -15,8 +15,8 @@ from speechjepa.data.readers.common import (
     as_text,
     finish,
     make_roots,
-    read_text,
 )
+from speechjepa.data.readers.text_files import read_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

@@ -18,11 +18,11 @@ from typing import Any
 from speechjepa.data.readers.common import (
     AudioRoots,
     ReadOptions,
-    Row,
     choose_columns,
     finish,
     rows_to_utterances,
 )
+from speechjepa.data.readers.text_files import Row
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

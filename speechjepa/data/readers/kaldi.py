@@ -15,8 +15,8 @@ from speechjepa.data.readers.common import (
     ReadOptions,
     finish,
     make_roots,
-    read_lines,
 )
+from speechjepa.data.readers.text_files import read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

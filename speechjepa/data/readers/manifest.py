@@ -19,9 +19,9 @@ from speechjepa.data.readers.common import (
     finish,
     is_inside,
     make_roots,
-    read_json_lines,
     rows_to_utterances,
 )
+from speechjepa.data.readers.text_files import read_json_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
 from speechjepa.data.readers.audiofolder import METADATA_NAMES, find_metadata, read_audiofolder
-from speechjepa.data.readers.common import ReadOptions, read_json_lines, read_lines
+from speechjepa.data.readers.common import ReadOptions
 from speechjepa.data.readers.common_voice import is_common_voice_tsv, read_common_voice
 from speechjepa.data.readers.fairseq import is_fairseq_tsv, read_fairseq
 from speechjepa.data.readers.folder import read_folder
@@ -17,6 +17,7 @@ from speechjepa.data.readers.hf import PREFIX, read_hf
 from speechjepa.data.readers.kaldi import read_kaldi
 from speechjepa.data.readers.manifest import read_manifest, read_nemo
 from speechjepa.data.readers.table import read_table
+from speechjepa.data.readers.text_files import read_json_lines, read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 

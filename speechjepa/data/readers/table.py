@@ -6,14 +6,12 @@ from pathlib import Path
 
 from speechjepa.data.readers.common import (
     ReadOptions,
-    Row,
     choose_columns,
     finish,
     make_roots,
-    read_delimited,
-    read_lines,
     rows_to_utterances,
 )
+from speechjepa.data.readers.text_files import Row, read_delimited, read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 
