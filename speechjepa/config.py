@@ -239,6 +239,8 @@ def _convert(value: Any, expected: Any, path: str) -> Any:
     arguments = typing.get_args(expected)
     if expected in (Any, object):
         return value
+    if isinstance(value, float) and value != value:
+        raise _misfit(path, _kind(expected), value)  # it would pass every check of a range
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, arguments, path)
     if origin is Literal:

@@ -55,7 +55,7 @@ class Corpora:
         for corpus in self.config.corpora():
             self.read(corpus)
         if self.config.train is not None:
-            self.labelled  # noqa: B018 - read for its errors
+            self.labelled, self.pool  # noqa: B018 - read for their errors
 
     @cached_property
     def pool(self) -> list[Utterance]:
@@ -72,6 +72,8 @@ class Corpora:
                 place = (utterance.audio_path, utterance.start)
                 if place not in measured:
                     found.setdefault(place, utterance)
+        if measured and not found:
+            raise DataError("all audio for pretraining is audio of `data.dev`, which is left out")
         return list(found.values())
 
     @property

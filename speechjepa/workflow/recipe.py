@@ -144,6 +144,8 @@ class Recipe:
                 "`name` must be letters, digits, '-', '_' and '.' (it names a folder), "
                 f"but is {self.name!r} instead"
             )
+        for name in ("pretrain", "finetune"):
+            _refuse_impossible_numbers(name, getattr(self, name))
         if self.finetune is not None and self.data.train is None:
             raise ConfigError(
                 "`data.train` is missing: fine-tuning needs transcribed utterances "
@@ -151,6 +153,19 @@ class Recipe:
             )
         if self.pretrain is not None and not self.data.pool and self.data.train is None:
             raise ConfigError("`data.pool` is missing: pretraining needs audio")
+
+
+_MORE_THAN_0 = {"max_steps", "minutes", "batch_seconds", "accumulate", "learning_rate", "devices"}
+
+
+def _refuse_impossible_numbers(name: str, section: PretrainConfig | FinetuneConfig | None) -> None:
+    """Say at once what would fail, or train nothing, after hours of the stages before."""
+    for key, value in vars(section).items() if section is not None else ():
+        if not isinstance(value, (int, float)):
+            continue
+        if value < 0 or (value == 0 and key in _MORE_THAN_0):
+            least = "more than 0" if key in _MORE_THAN_0 else "at least 0"
+            raise ConfigError(f"`{name}.{key}` must be {least}, but is {value} instead")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -196,6 +196,23 @@ def test_the_pool_holds_each_stretch_of_audio_once_and_none_of_dev(tmp_path: Pat
     assert len(Corpora(config, tmp_path / "run").pool) == 3
 
 
+def test_dev_that_is_all_the_audio_there_is_leaves_nothing_to_learn_from(tmp_path: Path) -> None:
+    corpus(tmp_path / "train", 2, 2)
+    config = DataConfig(root=tmp_path, train="train", dev="train")
+    with pytest.raises(DataError, match="all audio for pretraining is audio of `data.dev`"):
+        Corpora(config, tmp_path / "run").read_all()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["pretrain.max_steps=0", "pretrain.minutes=-1", "finetune.learning_rate=.nan", "seed=-1"],
+)
+def test_numbers_that_cannot_train_are_refused_at_once(flag: str) -> None:
+    setting = flag.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(ConfigError, match=rf"`(pretrain|finetune)\.{setting}` must be"):
+        build_recipe({"name": "x", "data": {"train": "/x"}}, [flag])
+
+
 def test_a_fingerprint_sees_a_changed_file_and_a_changed_transcript(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"one")
