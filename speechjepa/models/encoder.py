@@ -49,28 +49,30 @@ class Encoder(nn.Module, ABC):
     sample_rate: int = 16000
     """Samples per second of the waveform (Hz)."""
     config: Any
-    """Sizes, a frozen dataclass."""
+    """Sizes, a frozen dataclass with `width` and `num_layers`."""
+    feature_encoder: Any
+    """Front end with `hop` and `output_lengths`."""
     blocks: nn.ModuleList
     """Transformer blocks, bottom first."""
 
     @property
-    @abstractmethod
     def width(self) -> int:
         """Channels D of the output."""
+        return self.config.width
 
     @property
-    @abstractmethod
     def num_layers(self) -> int:
         """Number of blocks."""
+        return self.config.num_layers
 
     @property
-    @abstractmethod
     def hop(self) -> int:
         """Samples per frame."""
+        return self.feature_encoder.hop
 
-    @abstractmethod
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
+        return self.feature_encoder.output_lengths(lengths)
 
     @abstractmethod
     def extract_features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,31 +106,12 @@ class SpeechEncoder(Encoder):
         self.norm = nn.LayerNorm(config.width)
         self.apply(_initialize)
 
-    @property
-    def width(self) -> int:
-        """Channels D of the output."""
-        return self.config.width
-
-    @property
-    def num_layers(self) -> int:
-        """Number of blocks."""
-        return self.config.num_layers
-
-    @property
-    def hop(self) -> int:
-        """Samples per frame."""
-        return self.feature_encoder.hop
-
     def set_dropout(self, dropout: float, drop_path: float) -> None:
         """Change the probabilities of dropout and of drop-path (the last block's)."""
         self.config = replace(self.config, dropout=dropout, drop_path=drop_path)
         self.feature_encoder.dropout.p = dropout
         for i, block in enumerate(self.blocks):
             block.set_dropout(dropout, drop_path * i / max(1, len(self.blocks) - 1))  # type: ignore[operator]
-
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
-        return self.feature_encoder.output_lengths(lengths)
 
     def extract_features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return front-end features (B, T, D) of waveform (B, S), and their lengths (B,)."""
@@ -145,16 +126,7 @@ class SpeechEncoder(Encoder):
         return_layers: bool = False,
         return_ffn: bool = False,
     ) -> EncoderOutput:
-        """Run the blocks over front-end features.
-
-        Args:
-            features: (B, T, D).
-            lengths: (B,) valid frames.
-            context_mask: (B, T) True = visible. Hidden frames are dropped, not zeroed; the output
-                is packed to (B, N, D), in order of time, N the largest number of visible frames.
-            return_layers: Also return the input of the blocks and every block's output.
-            return_ffn: Also return every block's feed-forward output.
-        """
+        """Run the blocks over front-end features, as `Encoder.contextualize` says."""
         batch, num_frames, _ = features.shape
         positions = torch.arange(num_frames, device=features.device)[None].expand(batch, -1)
         indices = None

@@ -154,28 +154,9 @@ class Wav2Vec2(Encoder):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
     @property
-    def width(self) -> int:
-        """Channels D of the output."""
-        return self.config.width
-
-    @property
-    def num_layers(self) -> int:
-        """Number of blocks."""
-        return self.config.num_layers
-
-    @property
-    def hop(self) -> int:
-        """Samples per frame."""
-        return self.feature_encoder.hop
-
-    @property
     def quantizer_width(self) -> int:
         """Channels F of the waveform features, which the quantizer takes."""
         return self.config.conv_widths[-1]
-
-    def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
-        return self.feature_encoder.output_lengths(lengths)
 
     def convolve(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the waveform features (B, T, F), not yet normalised, and their lengths (B,)."""
@@ -212,17 +193,10 @@ class Wav2Vec2(Encoder):
         return_layers: bool = False,
         return_ffn: bool = False,
     ) -> EncoderOutput:
-        """Run positional convolution and blocks over front-end features.
+        """Run positional convolution and blocks, as `Encoder.contextualize` says.
 
-        Args:
-            features: (B, T, D).
-            lengths: (B,) valid frames.
-            context_mask: (B, T) True = visible. Hidden frames count as zeros in the positional
-                convolution and are dropped before the blocks; the output is packed to (B, N, D), in
-                order of time, N the largest number of visible frames.
-            return_layers: Also return the input of the blocks and every block's output.
-            return_ffn: Also return every block's feed-forward output (zeros where layerdrop
-                skipped the block).
+        Hidden frames count as zeros in the positional convolution and are dropped before the
+        blocks. The feed-forward output of a block that layerdrop skipped is zeros.
         """
         visible = ~padding_mask(lengths, features.shape[1])
         if context_mask is not None:
