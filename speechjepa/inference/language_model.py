@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from speechjepa.config import from_dict
 from speechjepa.errors import ConfigError, DataError, ModelError
 from speechjepa.inference.search import MAX_KENLM_ORDER, BeamConfig, BeamSearch
 from speechjepa.inference.tuning import Tuning, as_dict, tune_beam
@@ -157,9 +158,9 @@ def load_beam_search(bundle_dir: str | Path, vocabulary: Vocabulary) -> BeamSear
         return None
     decoder = read_decoder(bundle_dir)
     try:
-        config = BeamConfig(**decoder["beam"])
+        config = from_dict(BeamConfig, decoder["beam"], where=DECODER_FILE)
         lm_path = Path(bundle_dir) / Path(decoder["language_model"]).name
-    except (KeyError, TypeError) as error:
+    except (ConfigError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path}: its settings cannot be used ({error}); build the language model again"
         ) from error

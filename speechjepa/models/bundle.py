@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -52,6 +52,24 @@ class Bundle:
     """Licence of the weights."""
     path: Path | None = None
     """Where it was read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """The entry `head` of config.json."""
+
+    type: Literal["ctc"]
+    upsample: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Entries of config.json that say where a model comes from; fields as in `Bundle`."""
+
+    languages: tuple[str, ...]
+    training: dict[str, dict[str, Any]]
+    results: dict[str, Any]
+    licence: str
 
 
 def encoder_type(config: EncoderConfig) -> str:
@@ -137,22 +155,20 @@ def load_bundle(folder: str | Path) -> Bundle:
     where = str(folder / CONFIG_FILE)
     try:
         encoder = build_encoder(encoder_config(entry["encoder"], where))
-        head = entry["head"]
+        head = None if entry["head"] is None else from_dict(_Head, entry["head"], where=where)
+        origin = {key.name: entry[key.name] for key in fields(_Origin)}
         vocabulary = entry.get("vocabulary")
         bundle = Bundle(
             encoder=encoder,
             vocabulary=None if vocabulary is None else Vocabulary.from_list(vocabulary),
             text=from_dict(TextConfig, entry["text"], where=where),
-            languages=tuple(entry["languages"]),
-            training=dict(entry["training"]),
-            results=dict(entry["results"]),
-            licence=entry["licence"],
             path=folder,
+            **vars(from_dict(_Origin, origin, where=where)),
         )
         if head is not None:
             if bundle.vocabulary is None:
                 raise ValueError("there is a head but no vocabulary")
-            bundle.ctc = CtcModel(encoder, len(bundle.vocabulary), int(head["upsample"]))
+            bundle.ctc = CtcModel(encoder, len(bundle.vocabulary), head.upsample)
     except ModelError:
         raise
     except KeyError as error:

@@ -247,7 +247,12 @@ def test_training_text_of_another_vocabulary_is_refused(
 
 
 def test_a_damaged_decoder_file_is_refused(tmp_path: Path, vocabulary: Vocabulary) -> None:
-    for content in ("{", "{}", '{"format_version": 1, "beam": {"unknown": 1}}'):
+    for content in (
+        "{",
+        "{}",
+        '{"format_version": 1, "beam": {"unknown": 1}}',
+        '{"format_version": 1, "language_model": "lm.arpa", "beam": {"lm_weight": "high"}}',
+    ):
         (tmp_path / "decoder.json").write_text(content)
         with pytest.raises(ModelError, match="decoder.json"):
             load_beam_search(tmp_path, vocabulary)

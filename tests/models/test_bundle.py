@@ -177,10 +177,14 @@ def test_the_model_of_another_package_is_refused(tmp_path):
         ({"vocabulary": 7}, "int"),
         ({"vocabulary": None}, "there is a head but no vocabulary"),
         ({"text": {"lowercase": "perhaps"}}, "`lowercase` must be true or false"),
-        ({"languages": 3}, "not iterable"),
-        ({"training": 3}, "not iterable"),
-        ({"head": {}}, "`upsample` is missing"),
-        ({"head": "ctc"}, "string indices"),
+        ({"languages": 3}, "`languages` must be"),
+        ({"languages": "es"}, "`languages` must be"),
+        ({"languages": [1]}, "`languages"),
+        ({"training": 3}, "`training` must be"),
+        ({"training": {"pretrain": 3}}, "`training"),
+        ({"head": {}}, "`type` is missing"),
+        ({"head": "ctc"}, "must be a section of keys, but is 'ctc'"),
+        ({"head": {"type": "transducer", "upsample": 2}}, "`type` must be"),
     ],
 )
 def test_an_entry_that_does_not_fit_is_named(tmp_path, entries, message):
