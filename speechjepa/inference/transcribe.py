@@ -79,7 +79,8 @@ class TranscribeConfig:
     decoder: Decoder = "auto"
     """Best path, or beam search with the bundle's language model; auto = beam if there is one."""
     window_seconds: float = 30.0
-    """What the encoder sees at once (seconds)."""
+    """What the encoder sees at once (seconds). Not much shorter: a window that holds nothing but
+    background noise, normalised on its own, is heard as speech."""
     overlap_seconds: float = 4.0
     """What neighbouring windows share (seconds)."""
     batch_size: int = 1
@@ -92,6 +93,11 @@ class TranscribeConfig:
             raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {self.decoder!r}.")
         if self.batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1, but is {self.batch_size} instead.")
+        for name in ("window_seconds", "overlap_seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(
+                    f"`{name}` must be a number of seconds, but is {getattr(self, name)} instead."
+                )
 
 
 def transcribe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
-from speechjepa.errors import AudioError, ModelError
+from speechjepa.errors import AudioError, ConfigError, ModelError
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     TranscriptionModel,
@@ -109,9 +110,12 @@ def transcribe_files(
 
     Raises:
         ModelError: The model cannot do what is asked of it; raised before the first file.
+        ConfigError: Nothing can be written to `output_dir`; raised before the first file.
     """
     config = TranscribeConfig(**options)
     check_options(model, config)
+    if output_dir is not None:
+        _prepare(Path(output_dir))
     # Long segments are divided into subtitles between words.
     options["word_timestamps"] = config.word_timestamps or bool({"srt", "vtt"} & set(formats))
     recordings = find_recordings(inputs)
@@ -147,6 +151,19 @@ def transcribe_files(
             written=tuple(written),
             seconds=perf_counter() - started,
         )
+
+
+def _prepare(output_dir: Path) -> None:
+    """Make the folder and write to it, so that no hour of transcribing is lost for want of it."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{output_dir}: transcripts cannot be written there: {error.strerror}; "
+            "give another folder"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -177,7 +177,15 @@ def test_beam_search_without_a_language_model_is_refused():
         segments_of(ToneModel(), synthesize("ab"), decoder="beam")
 
 
-@pytest.mark.parametrize("option", [{"decoder": "best"}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"decoder": "best"},
+        {"batch_size": 0},
+        {"window_seconds": float("inf")},
+        {"overlap_seconds": float("nan")},
+    ],
+)
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ConfigError):
         TranscribeConfig(**option)

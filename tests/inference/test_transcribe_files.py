@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechjepa.errors import ModelError
+from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.transcribe_files import _distinct_names, find_recordings, transcribe_files
 from tests.tone_model import ToneModel, synthesize, write
 
@@ -99,6 +99,15 @@ def test_a_format_that_is_there_is_left_alone_and_said(folder, tmp_path):
 def test_an_impossible_wish_is_refused_before_the_first_file(folder):
     with pytest.raises(ModelError):
         next(transcribe_files(ToneModel(), [folder], language="fra"))
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_the_first_file(folder, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    model = ToneModel()
+    with pytest.raises(ConfigError, match="transcripts cannot be written there"):
+        next(transcribe_files(model, [folder], output_dir=tmp_path / "out"))
+    assert model.window_lengths == []
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_long_subtitles_are_divided_although_words_were_not_asked_for(tmp_path):
