@@ -168,7 +168,7 @@ def list_table() -> int:
             (
                 name,
                 str(settings.get("language") or "-"),
-                _labels(settings.get("data") or {}),
+                _labels(settings.get("data")),
                 _stages(settings, path),
                 _result(results.get(str(settings.get("name")))),
             )
@@ -180,8 +180,8 @@ def list_table() -> int:
     return 0
 
 
-def _labels(data: Mapping[str, Any]) -> str:
-    labels = data.get("labels", "all")
+def _labels(data: Any) -> str:
+    labels = data.get("labels", "all") if isinstance(data, dict) else "all"
     if isinstance(labels, dict):
         return f"{labels.get('minutes')}min, seed {labels.get('seed', 0)}"
     return str(labels)

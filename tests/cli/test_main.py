@@ -133,6 +133,7 @@ def test_recipes_are_listed_with_their_last_result(
     (recipes / "asr_3min.yaml").write_text(
         "{name: ours-3, language: no, data: {labels: {minutes: 3}}, language_model: null}"
     )
+    (recipes / "half_written.yaml").write_text("data: [one, two]")  # `run` says what is wrong
     for date, cer in (("2026-01-02", 0.25), ("2026-01-01", 0.5)):
         record = {"recipe": "ours-3", "cer": cer, "wer": 0.75, "cer_lm": None, "date": date}
         (results / f"ours-3-{cer}.json").write_text(json.dumps(record))
