@@ -74,12 +74,21 @@ class LogMel(nn.Module):
             margin = self.window_size - self.hop  # 240 samples: 120 before, 120 after
             missing = max(0, self.hop - waveform.shape[1])  # the FFT takes one frame or more
             padded = nn.functional.pad(waveform, (margin // 2, margin - margin // 2 + missing))
-            frames = padded.unfold(1, self.window_size, self.hop)  # (B, T, 400)
-            spectrum = torch.fft.rfft(frames * self.window, n=self.fft_size)
-            power = spectrum.real.square() + spectrum.imag.square()
-            mel = torch.log(power @ self.filters + 1e-6)[:, :num_frames]  # (B, T, F)
+            # On a CPU a few seconds at a time: the spectra of a batch do not fit into its caches,
+            # and take three times as long to write to memory as to compute.
+            rows = max(1, len(padded))
+            if padded.device.type == "cpu":
+                rows = max(1, 10 * 100 * self.hop // padded.shape[1])
+            mel = torch.cat([self._mel(part) for part in padded.split(rows)])
+            mel = mel[:, :num_frames]  # (B, T, F)
             padding = padding_mask(frame_lengths, num_frames)[:, :, None]
             return self._normalize(mel, frame_lengths, padding), frame_lengths
+
+    def _mel(self, padded: Tensor) -> Tensor:
+        frames = padded.unfold(1, self.window_size, self.hop)  # (B, T, 400)
+        spectrum = torch.fft.rfft(frames * self.window, n=self.fft_size)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return torch.log(power @ self.filters + 1e-6)  # (B, T, F)
 
     def _normalize(self, mel: Tensor, lengths: Tensor, padding: Tensor) -> Tensor:
         if self.normalization == "global":
