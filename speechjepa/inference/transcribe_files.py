@@ -121,12 +121,11 @@ def transcribe_files(
     recordings = find_recordings(inputs)
     for number, recording in enumerate(recordings, start=1):
         path = recording.path
-        if recording.problem is not None:
-            yield Outcome(path=path, status="failed", message=recording.problem)
+        outputs = _outputs(output_dir, recording, formats)
+        problem = recording.problem or _folder_in_the_way(outputs)
+        if problem is not None:
+            yield Outcome(path=path, status="failed", message=problem)
             continue
-        outputs = []
-        if output_dir is not None:
-            outputs = list(output_paths(Path(output_dir) / recording.name, formats).values())
         kept = [] if overwrite else [str(output) for output in outputs if output.exists()]
         if outputs and len(kept) == len(outputs):
             message = f"{', '.join(kept)} exists already; give --overwrite to replace it"
@@ -151,6 +150,19 @@ def transcribe_files(
             written=tuple(written),
             seconds=perf_counter() - started,
         )
+
+
+def _outputs(
+    output_dir: str | PathLike[str] | None, recording: Recording, formats: Sequence[str]
+) -> list[Path]:
+    if output_dir is None:
+        return []
+    return list(output_paths(Path(output_dir) / recording.name, formats).values())
+
+
+def _folder_in_the_way(outputs: Sequence[Path]) -> str | None:
+    folders = [str(output) for output in outputs if output.is_dir()]
+    return f"a folder is where {', '.join(folders)} should be written" if folders else None
 
 
 def _prepare(output_dir: Path) -> None:

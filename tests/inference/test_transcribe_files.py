@@ -110,6 +110,24 @@ def test_an_output_folder_that_is_a_file_is_refused_before_the_first_file(folder
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_a_folder_is_a_failure_and_told_before_the_work(
+    folder, tmp_path, overwrite
+):
+    (tmp_path / "out" / "a.txt").mkdir(parents=True)
+    model = ToneModel()
+    outcomes = transcribe_files(
+        model,
+        [folder / "a.wav", folder / "deep"],
+        output_dir=tmp_path / "out",
+        overwrite=overwrite,
+    )
+    first, second = outcomes
+    assert (first.status, second.status) == ("failed", "done")
+    assert "folder" in first.message and "a.txt" in first.message
+    assert model.window_lengths == [len(synthesize("de fg"))]
+
+
 def test_long_subtitles_are_divided_although_words_were_not_asked_for(tmp_path):
     said = " ".join(["abc"] * 25)
     path = write(tmp_path / "a.wav", np.pad(synthesize(said), (0, 8000)))
