@@ -60,7 +60,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", help="take data and settings from this recipe instead")
+    parser.add_argument(
+        "--recipe",
+        help="take data and settings from this recipe instead (or give its .yaml file alone)",
+    )
     parser.add_argument("--init", type=Path, metavar="MODEL", help="bundle to start from")
     parser.add_argument("--preset", metavar="NAME", help="encoder: tiny (default), small, base")
     parser.add_argument("--encoder", choices=("native", "wav2vec2"), help="encoder type")
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     positional = list(getattr(args, "data", None) or getattr(args, "overrides", None) or [])
     settings = [text for text in positional if SETTING.fullmatch(text) and not Path(text).exists()]
     data = [text for text in positional if text not in settings]
+    if args.recipe is None and data and data[0].endswith((".yaml", ".yml")):
+        args.recipe = data.pop(0)  # as `speechjepa run` takes it
     if args.recipe is not None:
         return _from_recipe(args, data, settings)
     if args.command == "evaluate":

@@ -157,6 +157,8 @@ def test_recipes_are_listed_with_their_last_result(
         (["evaluate", "."], "say what to measure on what"),
         (["pretrain", "--recipe", "mboshi/asr_1h", "--minutes", "3"], "exclude each other"),
         (["pretrain", "--recipe", "mboshi/asr_1h", "folder"], "leave out 'folder'"),
+        (["finetune", "recipes/mboshi/asr_1h.yaml", "--labels", "10min"], "exclude each other"),
+        (["evaluate", "recipes/nowhere.yaml"], "nowhere.yaml"),
         (["finetune", "--recipe", "mboshi/asr_1h", "--labels", "10min"], "exclude each other"),
         (["finetune", "--recipe", "mboshi/asr_1h", "--language", "mdw"], "exclude each other"),
     ],
