@@ -51,4 +51,4 @@ class ModelError(SpeechJepaError):
 
 
 class CollapseError(SpeechJepaError):
-    """Pretraining stopped because the representation collapsed."""
+    """Training stopped: the representation collapsed, or the loss is no longer finite."""

@@ -12,9 +12,11 @@ def rankme(embeddings: Tensor, eps: float = 1e-7) -> float:
 
     exp(-sum_k p_k log p_k) with p_k = s_k / |s|_1 + eps over the singular values s.
     RankMe, https://arxiv.org/abs/2210.02885. Differs from the paper: the embeddings are centred
-    first, so that a constant offset does not hide a collapse.
+    first, so that a constant offset does not hide a collapse. NaN where a value is not finite.
     """
     z = embeddings.float()
+    if not bool(z.isfinite().all()):
+        return float("nan")  # the decomposition would raise an error
     singular = torch.linalg.svdvals(z - z.mean(dim=0))
     p = singular / singular.sum().clamp(min=eps) + eps
     return float(torch.exp(-(p * p.log()).sum()))

@@ -45,7 +45,8 @@ class Checkpoints(pl.Callback):
     ) -> None:
         assert isinstance(module, RecordingModule)
         due = time.monotonic() - self.written >= 60.0 * self.minutes
-        if trainer.strategy.broadcast(due) and module.between_steps and module.healthy:
+        due = trainer.strategy.broadcast(due)
+        if due and module.between_steps and module.healthy and module.sound():
             self.write(trainer)
 
     def write(self, trainer: pl.Trainer) -> None:
@@ -65,7 +66,11 @@ class Checkpoints(pl.Callback):
         """Keep what a run stopped by Ctrl-C or SIGTERM has learned, unless it is going bad."""
         assert isinstance(module, RecordingModule)
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        if stopped and trainer.global_step > 0 and module.healthy:
+        if not stopped or trainer.global_step == 0 or not module.healthy:
+            return
+        # Several processes may stand at different places now, and cannot ask for a loss together.
+        alone = trainer.world_size == 1
+        if module.sound() if alone else all(bool(p.isfinite().all()) for p in module.parameters()):
             self.write(trainer)
 
 
@@ -191,13 +196,21 @@ def fit(
             signal.signal(signal.SIGINT, handler)
 
 
-def start_encoder(config: EncoderConfig | None, init: str | Path | None) -> Encoder:
-    """Return the encoder that a run starts from: a bundle's, or a fresh one."""
-    if init is not None:
-        return load_init(init)
-    if config is None:
-        raise ValueError("`encoder` or `init` must be given")
-    return build_encoder(config)
+def start_encoder(
+    config: EncoderConfig | None, init: str | Path | None, reset_top_layers: int = 0
+) -> Encoder:
+    """Return the encoder that a run starts from: a bundle's, with so many fresh blocks at the top,
+    or a fresh one."""
+    if init is None:
+        if config is None:
+            raise ValueError("`encoder` or `init` must be given")
+        return build_encoder(config)
+    encoder = load_init(init)
+    if reset_top_layers:
+        fresh = build_encoder(encoder.config)
+        for block, new in list(zip(encoder.blocks, fresh.blocks, strict=True))[-reset_top_layers:]:
+            block.load_state_dict(new.state_dict())
+    return encoder
 
 
 def checkpoint_summary(path: Path) -> dict[str, Any]:

@@ -63,12 +63,7 @@ class CtcDoctor:
         self._blanks.append(blanks)
         self._losses.append(loss)
         if not math.isfinite(loss):
-            self._once(
-                step,
-                "loss_not_finite",
-                f"step {step}: the loss is {loss}. Lower finetune.learning_rate, or set "
-                "finetune.precision=float32.",
-            )
+            self.lost(step, loss)
         recent = self._blanks[-BLANK_READINGS:]
         if len(recent) == BLANK_READINGS and min(recent) > BLANK_LIMIT:
             self._once(
@@ -92,6 +87,15 @@ class CtcDoctor:
                     "only blanks are written: the model is not learning to spell.",
                 )
         return blanks
+
+    def lost(self, step: int, loss: float) -> None:
+        """Say that the loss is not finite."""
+        self._once(
+            step,
+            "loss_not_finite",
+            f"step {step}: the loss is {loss}. Lower finetune.learning_rate, or set "
+            "finetune.precision=float32.",
+        )
 
     def heard(self, step: int, cer: float) -> None:
         """Take a reading of the dev error."""

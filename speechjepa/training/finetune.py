@@ -15,12 +15,10 @@ from speechjepa.audio.augment import mask_features, perturb_speed
 from speechjepa.config import to_dict
 from speechjepa.data.batches import Batch, BatchPlan, batch_loader, collate
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import DataError
-from speechjepa.metrics.error_rate import error_rates
+from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import (
     Bundle,
     EncoderConfig,
-    build_encoder,
     load_bundle,
     num_parameters,
     save_bundle,
@@ -40,15 +38,28 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
-from speechjepa.training.labelled import LabelledItems, leave_out_misfits, read_labelled
+from speechjepa.training.labelled import (
+    LabelledItems,
+    greedy_error_rates,
+    leave_out_misfits,
+    read_labelled,
+)
 from speechjepa.training.logs import RecordingModule
+from speechjepa.training.monitors import diverged
 from speechjepa.training.precision import autocast, pick_precision
 from speechjepa.training.presets import resolve_presets
-from speechjepa.training.schedule import Budget, parameter_groups, set_learning_rate, tri_stage
+from speechjepa.training.schedule import (
+    Budget,
+    layer_groups,
+    parameter_groups,
+    set_learning_rate,
+    tri_stage,
+)
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_MINUTES = 3.0
+LOST_LOSSES = 5  # in a row that are not finite: nothing is learned any more
 
 
 class FinetuneModule(RecordingModule):
@@ -98,23 +109,12 @@ class FinetuneModule(RecordingModule):
         """AdamW; the head learns fastest, each block slower than the one above it."""
         config = self.config
         top = cast(float, config.learning_rate)
-        groups = parameter_groups(
-            self.model.head.named_parameters(),
-            top * config.head_learning_rate_factor,
-            config.weight_decay,
-        )
+        head, factor = self.model.head.named_parameters(), config.head_learning_rate_factor
+        groups = parameter_groups(head, top * factor, config.weight_decay)
         if not config.freeze_encoder:
-            blocks = list(self.encoder.blocks)
-            inside = {id(p) for block in blocks for p in block.parameters()}
-            rest = [(n, p) for n, p in self.encoder.named_parameters() if id(p) not in inside]
             decay = cast(float, config.layer_decay)
-            for depth, block in enumerate(reversed(blocks)):
-                groups += parameter_groups(
-                    block.named_parameters(), top * decay**depth, config.weight_decay
-                )
-            groups += parameter_groups(rest, top * decay ** len(blocks), config.weight_decay)
-        for group in groups[2:]:
-            group["encoder"] = True
+            below = layer_groups(self.encoder, self.encoder.blocks, top, decay, config.weight_decay)
+            groups += [group | {"encoder": True} for group in below]
         return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,6 +148,10 @@ class FinetuneModule(RecordingModule):
         loss = ctc_loss(logits, logit_lengths, self._token_ids(batch))
         return loss.value, logits, logit_lengths
 
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Return the loss of an augmented batch, a scalar, with the weights as they are."""
+        return self.losses(batch)[0]
+
     def whole_loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch with nothing masked and nothing frozen."""
         logits, lengths = self.model(batch.waveform, batch.lengths)
@@ -159,8 +163,11 @@ class FinetuneModule(RecordingModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of a batch."""
         begins_step = self.between_steps
-        self.begin_batch()
+        self.begin_batch(batch)
         loss, logits, lengths = self.losses(batch)
+        if self.losses_lost(loss) >= LOST_LOSSES:
+            self.doctor.lost(self.global_step, float(loss.detach()))
+            raise diverged(self.global_step, float(loss.detach()), "finetune")
         if begins_step and self.global_step % 10 == 0:
             blanks = self.doctor.watch(self.global_step, float(loss.detach()), logits, lengths)
             self.record({"loss/ctc": loss.detach(), "monitor/blank_ratio": blanks})
@@ -236,27 +243,18 @@ class FinetuneModule(RecordingModule):
             self.trainer.should_stop = True
 
     def _keep(self, best: dict[str, Any]) -> None:
+        if not self.sound():
+            return
         self.best = best
         self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
-    @torch.no_grad()
     def measure(self, data: LabelledItems) -> Any:
         """Return greedy error rates on (an even sample of) labelled items."""
         self.model.eval()
-        total = len(data.items)
-        stride = max(1, -(-total // self.config.max_dev_utterances))
-        used = list(range(0, total, stride))
-        hypotheses = [""] * len(used)
-        for rows in BatchPlan(data.items.lengths[used], 120.0).epoch(0):
-            batch = collate([data.items[(used[r], 0)] for r in rows]).to(self.device)
-            with autocast(self.device, self.precision_name):
-                logits, lengths = self.model(batch.waveform, batch.lengths)
-            best = logits.argmax(dim=-1).cpu()
-            for row, place in enumerate(rows):
-                path = best[row, : int(lengths[row])].tolist()
-                hypotheses[place] = data.vocabulary.decode_ctc(path)
+        with autocast(self.device, self.precision_name):
+            rates = greedy_error_rates(self.model, data, self.config.max_dev_utterances)
         self.model.train()
-        return error_rates([data.texts[i] for i in used], hypotheses)
+        return rates
 
     @property
     def _encoder_is_frozen(self) -> bool:
@@ -292,11 +290,12 @@ def finetune(
 
     Raises:
         DataError: No utterance is labelled, or none of the labels fits its frames.
+        CollapseError: The loss is no longer finite; the best state before that is in the bundle.
     """
     quiet_lightning()
     pl.seed_everything(config.seed, verbose=False)
     run_dir.mkdir(parents=True, exist_ok=True)
-    network = start_encoder(encoder, init)
+    network = start_encoder(encoder, init, config.reset_top_layers)
     earlier = checkpoint_summary(run_dir / "checkpoints" / LAST_CHECKPOINT)
     doctor = CtcDoctor(run_dir / "doctor.jsonl", earlier.get("step", 0))
     labelled = [u for u in train if u.text and normalize_text(u.text, text)]
@@ -307,7 +306,6 @@ def finetune(
         config, data.minutes, pretrained=init is not None, frame_rate=16000 / network.hop
     )
     network.set_dropout(config.dropout, config.drop_path)
-    _reset_top(network, config.reset_top_layers)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
@@ -320,19 +318,31 @@ def finetune(
         "parameters": num_parameters(model),
     }
     save_json(settings, run_dir / "config.json")
-    _fit(module, config, run_dir, earlier)
+    before = {} if init is None else load_bundle(init).training
+    try:
+        _fit(module, config, run_dir, earlier)
+    except CollapseError as error:
+        if module.best_weights:
+            bundle = _finish(module, text, before | {"finetune": settings}, run_dir)
+            kept = f"The best state before that, of step {module.best['step']}, is kept: {bundle}"
+            raise CollapseError(f"{error} {kept}") from None
+        raise
+    return _finish(module, text, before | {"finetune": settings}, run_dir)
+
+
+def _finish(
+    module: FinetuneModule, text: TextConfig, training: dict[str, Any], run_dir: Path
+) -> Path:
+    if not module.best_weights:
+        raise diverged(module.global_step, float("nan"), "finetune")
     (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
-    model.load_state_dict(module.best_weights)
-    model.cpu().eval()
-    network.set_dropout(0.0, 0.0)
-    doctor.conclude(module.best)
-    history = _history(init) | {"finetune": settings | {"minutes": budget.seconds / 60}}
-    return save_bundle(_bundle(module, text, history), run_dir / "bundle")
-
-
-def _bundle(module: FinetuneModule, text: TextConfig, training: dict[str, Any]) -> Bundle:
+    module.model.load_state_dict(module.best_weights)
+    module.cpu().eval()
+    module.encoder.set_dropout(0.0, 0.0)
+    module.doctor.conclude(module.best)
+    training["finetune"]["minutes"] = module.budget.seconds / 60
     data = module.train_data
-    return Bundle(
+    bundle = Bundle(
         encoder=module.encoder,
         ctc=module.model,
         vocabulary=data.vocabulary,
@@ -341,14 +351,7 @@ def _bundle(module: FinetuneModule, text: TextConfig, training: dict[str, Any]) 
         training=training,
         results={"dev_while_training": module.best},
     )
-
-
-def _reset_top(encoder: Encoder, number: int) -> None:
-    if number:
-        fresh = build_encoder(cast(Any, encoder.config))
-        pairs = list(zip(encoder.blocks, fresh.blocks, strict=True))
-        for block, new in pairs[-number:]:
-            block.load_state_dict(new.state_dict())
+    return save_bundle(bundle, run_dir / "bundle")
 
 
 def _fit(
@@ -387,7 +390,3 @@ def _fit(
     module.evaluate_if_due(over=True)  # a run stopped between its last step and this
     for log in trainer.loggers:
         log.save()
-
-
-def _history(init: str | Path | None) -> dict[str, Any]:
-    return {} if init is None else dict(load_bundle(init).training)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from speechjepa.data.batches import CachedItems
+from speechjepa.data.batches import BatchPlan, CachedItems, collate
 from speechjepa.data.cache import AudioCache, build_cache, write_skipped
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
+from speechjepa.metrics.error_rate import ErrorRates, error_rates
 from speechjepa.models.ctc import CtcModel
 from speechjepa.objectives.ctc import frames_needed
 from speechjepa.text.normalize import TextConfig, normalize_text
@@ -80,3 +81,19 @@ def leave_out_misfits(data: LabelledItems, model: CtcModel, doctor: CtcDoctor) -
     for name in ("texts", "utterances", "token_ids"):
         values = getattr(data, name)
         setattr(data, name, [values[i] for i in kept])
+
+
+@torch.no_grad()
+def greedy_error_rates(model: CtcModel, data: LabelledItems, most: int) -> ErrorRates:
+    """Return error rates of greedy decoding on at most `most` utterances, evenly spaced."""
+    device = next(model.parameters()).device
+    used = list(range(0, len(data.items), max(1, -(-len(data.items) // most))))
+    hypotheses = [""] * len(used)
+    for rows in BatchPlan(data.items.lengths[used], 120.0).epoch(0):
+        batch = collate([data.items[(used[r], 0)] for r in rows]).to(device)
+        logits, lengths = model(batch.waveform, batch.lengths)
+        best = logits.argmax(dim=-1).cpu()
+        for row, place in enumerate(rows):
+            path = best[row, : int(lengths[row])].tolist()
+            hypotheses[place] = data.vocabulary.decode_ctc(path)
+    return error_rates([data.texts[i] for i in used], hypotheses)

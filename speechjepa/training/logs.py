@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import time
+from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from speechjepa.data.batches import Batch
 
 SECONDS_BETWEEN_WRITES = 10.0
 
 
-class RecordingModule(pl.LightningModule):
+class RecordingModule(pl.LightningModule, ABC):
     """A module whose readings go straight to the loggers, at the step they were taken.
 
     Lightning's own `log` repeats a reading at every later step, and first writes at the tenth.
@@ -31,6 +36,8 @@ class RecordingModule(pl.LightningModule):
         super().__init__()
         self.readings = {}
         self.go_on_after(0)
+        self._last_batch: Batch | None = None
+        self._lost: Tensor | int = 0  # losses in a row that are not finite
 
     def go_on_after(self, batches: int) -> None:
         """Count on from this many batches."""
@@ -46,9 +53,35 @@ class RecordingModule(pl.LightningModule):
         """Whether the weights are worth keeping."""
         return True
 
-    def begin_batch(self) -> None:
+    def begin_batch(self, batch: Batch) -> None:
         """Count a batch that is begun."""
         self._batches_begun += 1
+        self._last_batch = batch
+
+    @abstractmethod
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, a scalar, with the weights as they are."""
+
+    def sound(self) -> bool:
+        """Whether the last batch has a finite loss with the weights as they are now.
+
+        The loss of a step is that of the weights before it: without asking again, weights that the
+        last step has ruined would be kept. Processes that train together must ask together.
+        """
+        if self._last_batch is None:
+            return True
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            return bool(self.loss_of(self._last_batch.to(self.device)).isfinite())
+
+    def losses_lost(self, loss: Tensor) -> int:
+        """Return how many losses in a row were not finite, this one included.
+
+        Counted on the device and read there every tenth step only, since reading waits for it; 0
+        in between.
+        """
+        self._lost = (self._lost + 1) * (~loss.detach().isfinite()).long()
+        return int(self._lost) if loss.device.type == "cpu" or self.global_step % 10 == 0 else 0
 
     def end_step(self) -> None:
         """Count the batches of a finished optimizer step."""

@@ -75,6 +75,20 @@ class CollapseMonitor:
             raise CollapseError(f"the representation collapsed at step {step}: {said}.")
 
 
+def diverged(step: int, loss: float, section: str) -> CollapseError:
+    """Return what is raised when a loss is no longer finite.
+
+    Args:
+        step: Optimizer step.
+        loss: Its loss.
+        section: Of the settings to change, "pretrain" or "finetune".
+    """
+    return CollapseError(
+        f"the run diverged: at step {step} the loss is {loss}. Lower {section}.learning_rate, or "
+        f"set {section}.precision=float32."
+    )
+
+
 def _sample(frames: torch.Tensor) -> torch.Tensor:
     stride = max(1, -(-frames.shape[0] // MAX_FRAMES))
     return frames[::stride].float()

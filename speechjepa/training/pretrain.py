@@ -36,7 +36,7 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import PretrainConfig
 from speechjepa.training.logs import RecordingModule
-from speechjepa.training.monitors import CollapseMonitor, read_monitors
+from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
 from speechjepa.training.objectives import Objective, ObjectiveOutput, build_objective
 from speechjepa.training.precision import autocast, pick_precision
 from speechjepa.training.probe import Probe, ProbeData
@@ -111,11 +111,12 @@ class PretrainModule(RecordingModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of a batch."""
         begins_step = self.between_steps
-        self.begin_batch()
-        with autocast(self.device, self.precision_name):
-            output: ObjectiveOutput = self.objective(batch, self.progress, self.global_step)
-        self.audio_seconds += float(batch.lengths.sum()) / 16000 * world_size()
+        self.begin_batch(batch)
+        output = self._predict(batch)
         step = self.global_step
+        if self.losses_lost(output.total):
+            raise diverged(step, float(output.total.detach()), "pretrain")
+        self.audio_seconds += float(batch.lengths.sum()) / 16000 * world_size()
         if begins_step and step % 10 == 0:
             losses = {f"loss/{name}": value for name, value in output.parts.items()}
             self.record({"loss/total": output.total.detach(), **losses})
@@ -126,6 +127,14 @@ class PretrainModule(RecordingModule):
             self.record({f"monitor/{name}": value for name, value in readings.items()})
             self.monitor.check(step, readings)
         return output.total
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, a scalar, with the weights as they are."""
+        return self._predict(batch).total
+
+    def _predict(self, batch: Batch) -> ObjectiveOutput:
+        with autocast(self.device, self.precision_name):
+            return cast(ObjectiveOutput, self.objective(batch, self.progress, self.global_step))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Set the learning rate, step, then let the objective follow (the EMA)."""
@@ -155,6 +164,8 @@ class PretrainModule(RecordingModule):
 
     def on_train_end(self) -> None:
         """Leave the account where the process that spawned this one finds it."""
+        if not self.sound():
+            raise diverged(self.global_step, float("nan"), "pretrain")
         account = {name: float(value) for name, value in self.account().items()}
         self.trainer.callback_metrics.update(
             {name: torch.tensor(value, dtype=torch.float64) for name, value in account.items()}
@@ -227,7 +238,8 @@ def pretrain(
         The folder of the bundle.
 
     Raises:
-        CollapseError: The representation collapsed; the last healthy checkpoint is kept.
+        CollapseError: The representation collapsed, or the loss is no longer finite; the last
+            healthy checkpoint is kept.
         DataError: No utterance can be decoded.
     """
     quiet_lightning()

@@ -90,6 +90,27 @@ def parameter_groups(
     return groups
 
 
+def layer_groups(
+    encoder: nn.Module,
+    blocks: Iterable[nn.Module],
+    learning_rate: float,
+    decay: float,
+    weight_decay: float,
+) -> list[dict[str, object]]:
+    """Return groups of an encoder whose blocks learn `decay` times as fast as the one above.
+
+    The top block learns at `learning_rate`; what is no block learns slowest.
+    """
+    bottom_first = list(blocks)
+    inside = {id(p) for block in bottom_first for p in block.parameters()}
+    rest = [(n, p) for n, p in encoder.named_parameters() if id(p) not in inside]
+    parts = [list(block.named_parameters()) for block in reversed(bottom_first)] + [rest]
+    groups: list[dict[str, object]] = []
+    for depth, part in enumerate(parts):
+        groups += parameter_groups(part, learning_rate * decay**depth, weight_decay)
+    return groups
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     """Set every group's learning rate to `factor` of its peak; return the largest."""
     for group in optimizer.param_groups:

@@ -51,3 +51,10 @@ def test_dead_dimensions_are_those_that_hardly_vary():
     cloud[:, 4] *= 1e-4
     assert dead_dimensions(cloud) == 2
     assert dead_dimensions(torch.randn(100, 5)) == 0
+
+
+def test_rankme_of_what_is_not_finite_is_nan_not_an_error():
+    cloud = torch.randn(20, 4)
+    cloud[3, 1] = math.nan
+    assert math.isnan(rankme(cloud))
+    assert math.isnan(rankme(torch.full((20, 4), math.inf)))

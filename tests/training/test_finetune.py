@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from speechjepa.data.batches import Batch
-from speechjepa.errors import DataError
+from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.text.normalize import TextConfig
@@ -298,3 +298,33 @@ def test_the_step_by_which_the_precision_is_chosen_trains_the_encoder_too():
     module.whole_loss(Batch(torch.randn(1, 16000), torch.tensor([16000]), zero, zero)).backward()
     assert module.progress == 0.0
     assert all(p.grad is not None for p in module.encoder.blocks.parameters())
+
+
+def diverging(monkeypatch, after: int) -> None:
+    step = finetuning.FinetuneModule.optimizer_step
+
+    def ruined(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if self.global_step == after:
+            self.encoder.blocks[0].ffn_in.weight.data.fill_(float("nan"))
+
+    monkeypatch.setattr(finetuning.FinetuneModule, "optimizer_step", ruined)
+
+
+def test_a_run_that_diverges_ends_with_the_best_state_before_that(tmp_path, monkeypatch):
+    diverging(monkeypatch, after=4)
+    config = replace(CONFIG, max_steps=100, evaluate_every=2)
+    with pytest.raises(CollapseError, match=r"at step 9 the loss is nan.*of step [24], is kept"):
+        run(tmp_path, config)
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    assert bundle.results["dev_while_training"]["step"] in (2, 4)
+    assert all(bool(p.isfinite().all()) for p in bundle.ctc.parameters())
+    assert "loss_not_finite" in findings(tmp_path / "run")
+
+
+@pytest.mark.parametrize("with_dev", [True, False])
+def test_weights_without_a_finite_loss_never_become_the_bundle(tmp_path, monkeypatch, with_dev):
+    diverging(monkeypatch, after=2)
+    with pytest.raises(CollapseError, match="Lower finetune.learning_rate"):
+        run(tmp_path, CONFIG, **({} if with_dev else {"dev": []}))
+    assert not (tmp_path / "run" / "bundle").exists()

@@ -88,6 +88,34 @@ def test_a_collapse_stops_the_run_and_keeps_the_last_healthy_checkpoint(tmp_path
     assert healthy["global_step"] <= stopped - 2  # nothing was kept while readings were bad
 
 
+@pytest.mark.parametrize("steps", [2, 6])
+def test_a_run_that_diverges_stops_at_once_and_keeps_nothing_of_it(tmp_path, steps):
+    config = replace(
+        CONFIG, max_steps=steps, learning_rate=1e30, checkpoint_minutes=0.0, monitor_every=50
+    )
+    with pytest.raises(CollapseError, match=r"at step 2 the loss is .*pretrain.learning_rate"):
+        run(tmp_path, config)
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 1  # the first step has a learning rate of 0
+    assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_weights_without_a_finite_loss_are_not_kept_when_a_run_is_stopped(tmp_path, monkeypatch):
+    optimizer_step = pretraining.PretrainModule.optimizer_step
+
+    def ruined(self, *args, **kwargs):
+        optimizer_step(self, *args, **kwargs)
+        if self.global_step == 3:
+            next(iter(self.objective.model.encoder.parameters())).data.fill_(float("inf"))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretraining.PretrainModule, "optimizer_step", ruined)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, replace(CONFIG, checkpoint_minutes=0.0))
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 3
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
     run(tmp_path, CONFIG, "whole")
     step = pretraining.PretrainModule.training_step
