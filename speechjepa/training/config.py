@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from speechjepa.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Objective = Literal["jepa", "contrastive", "reconstruct"]
 Regularizer = Literal["none", "sigreg", "vicreg"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class JepaConfig:
-    """Predicting representations."""
+# Ranges of settings: what must hold, and whether it does.
+_RANGES = {
+    "more than 0": lambda x: x > 0,
+    "at least 0": lambda x: x >= 0,
+    "at least 1": lambda x: x >= 1,
+    "at least 0 and at most 1": lambda x: 0 <= x <= 1,
+    "at least 0 and below 1": lambda x: 0 <= x < 1,
+    "more than 0 and below 1": lambda x: 0 < x < 1,
+}
 
-    regularizer: Regularizer = "none"
-    """"none" learns from an EMA target encoder; "sigreg" and "vicreg" need no teacher."""
-    average_top_k_layers: int = 4
-    """Top blocks whose feed-forward outputs are averaged into targets."""
+
+def _require(config: Any, ranges: dict[str, str]) -> None:
+    """Raise `ConfigError` where a setting, unless it is None, is out of its range.
+
+    Args:
+        config: Settings.
+        ranges: Of `_RANGES`, each with the names of the settings that must be within.
+    """
+    for wanted, names in ranges.items():
+        for name in names.split():
+            value = getattr(config, name)
+            if value is not None and not _RANGES[wanted](value):
+                raise ConfigError(f"`{name}` must be {wanted}, but is {value} instead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ContextPrediction:
+    """Which frames are hidden, and the predictor that has to know them."""
+
     num_masks: int = 2
-    """Masks per utterance that share one pass of the target encoder."""
+    """Masks per utterance, which share one pass of a target encoder."""
     mask_prob: float = 0.5
     """Expected share of hidden frames."""
     mask_length_seconds: float = 0.2
@@ -28,6 +51,26 @@ class JepaConfig:
     """Channels inside the predictor."""
     predictor_layers: int = 4
     """Convolution layers of the predictor."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            {
+                "more than 0 and below 1": "mask_prob",
+                "more than 0": "mask_length_seconds",
+                "at least 1": "num_masks predictor_width predictor_layers",
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JepaConfig(_ContextPrediction):
+    """Predicting representations."""
+
+    regularizer: Regularizer = "none"
+    """"none" learns from an EMA target encoder; "sigreg" and "vicreg" need no teacher."""
+    average_top_k_layers: int = 4
+    """Top blocks whose feed-forward outputs are averaged into targets."""
     ema_decay: float = 0.99
     """First decay of the target encoder, per optimizer step."""
     ema_end_decay: float = 0.999
@@ -51,6 +94,18 @@ class JepaConfig:
     """Last weight of the anchor, reached geometrically; not used when `anchor_weight` is 0."""
     anchor_clusters: int = 256
     """k-means clusters of the anchor, fitted to the pool."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self,
+            {
+                "at least 0 and at most 1": "ema_decay ema_end_decay ema_anneal",
+                "at least 0": "sigreg_weight vicreg_std_weight vicreg_cov_weight anchor_weight",
+                "at least 1": "average_top_k_layers projection_width sigreg_slices anchor_clusters",
+                "more than 0": "anchor_end_weight",  # it is approached geometrically
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,21 +137,27 @@ class ContrastiveConfig:
     feature_penalty: float = 10.0
     """Weight of the mean square of waveform convolutions; not used on log-mel front ends."""
 
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            {
+                "more than 0 and below 1": "mask_prob",
+                "more than 0": "mask_length_seconds latent_temp gumbel_temp gumbel_end_temp "
+                "gumbel_anneal",
+                "at least 0": "diversity_weight feature_penalty",
+                "at least 1": "num_negatives num_codebooks num_codes output_width",
+            },
+        )
+        if 2 * self.output_width % self.num_codebooks:
+            raise ConfigError(
+                f"`num_codebooks` must divide twice `output_width`, {2 * self.output_width}, "
+                f"but is {self.num_codebooks} instead"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructConfig:
+class ReconstructConfig(_ContextPrediction):
     """Masked log-mel prediction."""
-
-    mask_prob: float = 0.5
-    """Expected share of hidden frames."""
-    mask_length_seconds: float = 0.2
-    """Length of a masked span (seconds)."""
-    num_masks: int = 2
-    """Masks per utterance."""
-    predictor_width: int = 192
-    """Channels inside the predictor."""
-    predictor_layers: int = 4
-    """Convolution layers of the predictor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +175,17 @@ class CollapseConfig:
     min_rankme: float = 3.0
     """Smallest effective rank of the representation."""
     min_code_perplexity: float = 4.0
-    """Smallest perplexity of the codes, summed over codebooks."""
+    """Smallest perplexity of the codes, averaged over codebooks."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            {
+                "at least 1": "patience",
+                "at least 0": "grace_steps min_target_std min_prediction_std min_rankme "
+                "min_code_perplexity",
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +244,21 @@ class PretrainConfig:
     """Training steps of a probe."""
     seed: int = 0
     """Of everything random."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            {
+                "at least 1": "accumulate monitor_every probe_steps",
+                "at least 0": "learning_rate final_learning_rate weight_decay min_seconds "
+                "clip_norm num_workers checkpoint_minutes probe_every",
+                "more than 0": "batch_seconds max_seconds",
+                "at least 0 and at most 1": "warmup",
+                "at least 0 and below 1": "dropout drop_path",
+            },
+        )
+        if self.minutes is None and self.max_steps is None:
+            raise ConfigError("`minutes` or `max_steps` must be given, but both are null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,3 +323,23 @@ class FinetuneConfig:
     """Dev utterances used while training (evenly spaced); the final evaluation uses all."""
     seed: int = 0
     """Of everything random."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            {
+                "at least 1": "accumulate upsample mask_channel_length max_dev_utterances "
+                "evaluate_every patience",
+                "at least 0": "learning_rate weight_decay clip_norm reset_top_layers",
+                "more than 0": "batch_seconds head_learning_rate_factor layer_decay "
+                "mask_length_seconds final_learning_rate",
+                "at least 0 and at most 1": "freeze_finetune_updates",
+                "at least 0 and below 1": "mask_prob mask_channel_prob speed_perturbation dropout "
+                "drop_path",
+            },
+        )
+        if min(self.schedule) < 0 or not sum(self.schedule):
+            raise ConfigError(
+                "`schedule` must be three shares that are at least 0 and not all 0, "
+                f"but is {self.schedule} instead"
+            )
