@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from speechjepa.data.batches import Batch
 from speechjepa.models.anchor import Anchor
-from speechjepa.models.encoder import Encoder
+from speechjepa.models.encoder import Encoder, EncoderOutput
 from speechjepa.models.pretraining import (
     ContextPredictionModel,
     ContrastiveModel,
@@ -86,6 +86,33 @@ def draw_masks(
     return functional.pad(torch.from_numpy(masks), (0, missing)).to(lengths.device)
 
 
+def _predict_hidden(
+    model: ContextPredictionModel,
+    config: JepaConfig | ReconstructConfig,
+    batch: Batch,
+    features: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, EncoderOutput]:
+    """Hide frames of front-end features (B, T, D), `num_masks` times, and predict them.
+
+    Returns:
+        Hidden frames (num_masks * B, T) bool, the predictions (num_masks * B, T, D'), and the
+        context encoder's output on the others.
+    """
+    hidden = draw_masks(
+        batch,
+        lengths,
+        model.encoder.hop,
+        config.mask_prob,
+        config.mask_length_seconds,
+        config.num_masks,
+        features.shape[1],
+    )
+    repeated = features.repeat_interleave(config.num_masks, dim=0)
+    repeated_lengths = lengths.repeat_interleave(config.num_masks)
+    return hidden, *model.predict(repeated, repeated_lengths, hidden)
+
+
 class Objective(nn.Module, ABC):
     """A model, and the losses it is trained with."""
 
@@ -138,21 +165,9 @@ class JepaObjective(Objective):
             self.anchor = Anchor(predicted, encoder.hop, config.anchor_clusters)
 
     def forward(self, batch: Batch, progress: float, step: int = 0) -> ObjectiveOutput:
-        encoder = self.model.encoder
+        encoder, config = self.model.encoder, self.config
         features, lengths = encoder.extract_features(batch.waveform, batch.lengths)
-        config = self.config
-        hidden = draw_masks(
-            batch,
-            lengths,
-            encoder.hop,
-            config.mask_prob,
-            config.mask_length_seconds,
-            config.num_masks,
-            features.shape[1],
-        )
-        repeated = features.repeat_interleave(config.num_masks, dim=0)
-        repeated_lengths = lengths.repeat_interleave(config.num_masks)
-        predictions, context = self.model.predict(repeated, repeated_lengths, hidden)
+        hidden, predictions, context = _predict_hidden(self.model, config, batch, features, lengths)
         valid = ~padding_mask(lengths, features.shape[1])
         if self.target_encoder is not None:
             targets = self._taught_targets(batch)
@@ -252,24 +267,12 @@ class ReconstructObjective(Objective):
         )
 
     def forward(self, batch: Batch, progress: float, step: int = 0) -> ObjectiveOutput:
-        encoder, config = self.model.encoder, self.config
-        features, lengths = encoder.extract_features(batch.waveform, batch.lengths)
-        hidden = draw_masks(
-            batch,
-            lengths,
-            encoder.hop,
-            config.mask_prob,
-            config.mask_length_seconds,
-            config.num_masks,
-            features.shape[1],
-        )
-        predictions, context = self.model.predict(
-            features.repeat_interleave(config.num_masks, dim=0),
-            lengths.repeat_interleave(config.num_masks),
-            hidden,
+        features, lengths = self.model.encoder.extract_features(batch.waveform, batch.lengths)
+        hidden, predictions, context = _predict_hidden(
+            self.model, self.config, batch, features, lengths
         )
         targets = self.log_mel(batch.waveform, batch.lengths, features.shape[1])
-        targets = targets.repeat_interleave(config.num_masks, dim=0)
+        targets = targets.repeat_interleave(self.config.num_masks, dim=0)
         loss = over_processes(reconstruction_loss(predictions, targets, hidden))
         seen = ~padding_mask(context.lengths, context.features.shape[1])
         return ObjectiveOutput(
@@ -354,15 +357,15 @@ class ContrastiveObjective(Objective):
     def _draw(self, keys: Tensor, num_masked: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return Gumbel noise (B, M, G, V), None in evaluation, and distractors (B, M, K)."""
         quantizer: GumbelQuantizer = self.model.quantizer
-        shape = (len(keys), int(num_masked.max()))
+        counts = num_masked.tolist()  # at once: each reading waits for the device
+        shape = (len(keys), max(counts))
         codes = (quantizer.num_codebooks, quantizer.num_codes)
         distractors = num_masked.new_zeros(*shape, self.config.num_negatives)
         noise = torch.zeros(*shape, *codes, device=keys.device) if self.training else None
-        for row, source in enumerate(generators(keys, keys.device)):
-            mine = num_masked[row : row + 1]
-            count = int(mine)
+        sources = generators(keys, keys.device)
+        for row, (count, source) in enumerate(zip(counts, sources, strict=True)):
             distractors[row, :count] = sample_distractors(
-                mine, count, self.config.num_negatives, generator=source
+                num_masked[row : row + 1], count, self.config.num_negatives, generator=source
             )[0]
             if noise is not None:
                 noise[row, :count] = gumbel_noise((count, *codes), keys.device, source)
