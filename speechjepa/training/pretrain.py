@@ -39,7 +39,7 @@ from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
 from speechjepa.training.objectives import Objective, ObjectiveOutput, build_objective
 from speechjepa.training.precision import autocast, pick_precision
-from speechjepa.training.probe import Probe, ProbeData
+from speechjepa.training.probe import Probe, ProbeData, start_probe
 from speechjepa.training.processes import pick_strategy, world_size
 from speechjepa.training.schedule import Budget, cosine, parameter_groups, set_learning_rate
 from speechjepa.training.snapshot import write_snapshot
@@ -266,7 +266,7 @@ def pretrain(
         run_dir / "config.json",
     )
     budget = Budget(config.max_steps, config.minutes)
-    measured = None if probe is None else Probe(probe, cache_dir, config.probe_steps, config.seed)
+    measured = start_probe(probe, cache_dir, config.probe_steps, config.seed)
     module = PretrainModule(objective, items, config, budget, measured)
     module.go_on_after(start.batches)
     module.audio_seconds = start.audio_seconds

@@ -6,6 +6,7 @@ head that has to spell does not.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from speechjepa.metrics.error_rate import error_rates
 from speechjepa.models.encoder import Encoder
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.text.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT_EVERY = 5
 
@@ -62,6 +65,11 @@ class Probe:
                 seconds += float(length) / cache.sample_rate
         self.steps = steps
         self.seed = seed
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is an utterance to learn from and one to be tested on."""
+        return len(self.used) >= 2
 
     @torch.no_grad()
     def _features(self, encoder: Encoder) -> list[Tensor]:
@@ -127,3 +135,14 @@ class Probe:
         ]
         references = [self.texts[self.used[i]] for i in held_out]
         return error_rates(references, hypotheses).cer
+
+
+def start_probe(data: ProbeData | None, cache_dir: Path, steps: int, seed: int) -> Probe | None:
+    """Return a probe; None, with a warning, where the labelled utterances are too few for one."""
+    if data is None:
+        return None
+    probe = Probe(data, cache_dir, steps, seed) if any(u.text for u in data.utterances) else None
+    if probe is None or not probe.possible:
+        logger.warning("no probe: it needs at least 2 labelled utterances")
+        return None
+    return probe

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from speechjepa.models.encoder import EncoderOutput
-from speechjepa.training.probe import Probe, ProbeData
+from speechjepa.training.probe import Probe, ProbeData, start_probe
 from tests.training.corpus import make_corpus
 
 LETTERS = "abc"
@@ -47,3 +47,13 @@ def test_no_more_than_the_wanted_minutes_are_used(tmp_path):
     data = ProbeData(utterances=make_corpus(tmp_path / "audio", 20, LETTERS), max_minutes=0.1)
     probe = Probe(data, tmp_path / "cache", steps=1, seed=0)
     assert len(probe.used) == 6  # utterances of 1.2 s, until 6 s are passed
+
+
+def test_there_is_no_probe_below_two_labelled_utterances(tmp_path, caplog):
+    corpus = make_corpus(tmp_path / "audio", 2, LETTERS)
+    for few in (corpus[:1], []):
+        assert start_probe(ProbeData(utterances=few), tmp_path / "cache", 1, 0) is None
+        assert caplog.messages.pop() == "no probe: it needs at least 2 labelled utterances"
+        caplog.clear()
+    two = start_probe(ProbeData(utterances=corpus), tmp_path / "cache", 1, 0)
+    assert 0.0 <= two.measure(FakeEncoder(True))
