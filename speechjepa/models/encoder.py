@@ -48,6 +48,8 @@ class Encoder(nn.Module, ABC):
 
     sample_rate: int = 16000
     """Samples per second of the waveform (Hz)."""
+    hears_waveform: bool = False
+    """Whether the front end is made of waveform convolutions."""
     config: Any
     """Sizes, a frozen dataclass with `width` and `num_layers`."""
     feature_encoder: Any

@@ -131,6 +131,8 @@ class Wav2Vec2(Encoder):
         config: Sizes.
     """
 
+    hears_waveform = True
+
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         self.config = config

@@ -281,8 +281,9 @@ class FinetuneConfig:
     """Learning-rate factor from each block to the one below it."""
     freeze_finetune_updates: float | None = None
     """Share of the run during which only the head learns."""
-    freeze_feature_encoder: bool = True
-    """Keep the front end as pretrained (never when starting from scratch)."""
+    freeze_feature_encoder: bool | None = None
+    """Keep the front end as pretrained. None = only one of waveform convolutions, as wav2vec 2.0
+    does; a log-mel front end kept as pretrained costs a third of the gain (docs/LOG.md)."""
     freeze_encoder: bool = False
     """Train the head alone: a linear probe."""
     reset_top_layers: int = 0

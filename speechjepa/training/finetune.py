@@ -303,7 +303,11 @@ def finetune(
         raise DataError(f"none of the {len(train)} training utterances has a transcript")
     data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
     config = resolve_presets(
-        config, data.minutes, pretrained=init is not None, frame_rate=16000 / network.hop
+        config,
+        data.minutes,
+        pretrained=init is not None,
+        frame_rate=16000 / network.hop,
+        waveform_front_end=network.hears_waveform,
     )
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))

@@ -32,7 +32,12 @@ PRESETS = (
 
 
 def resolve_presets(
-    config: FinetuneConfig, label_minutes: float, *, pretrained: bool, frame_rate: float
+    config: FinetuneConfig,
+    label_minutes: float,
+    *,
+    pretrained: bool,
+    frame_rate: float,
+    waveform_front_end: bool,
 ) -> FinetuneConfig:
     """Fill in every setting that is None.
 
@@ -42,6 +47,7 @@ def resolve_presets(
         pretrained: Whether the encoder starts from a bundle; from scratch nothing is frozen and
             every layer learns alike.
         frame_rate: Encoder frames per second.
+        waveform_front_end: Whether the front end is made of waveform convolutions.
     """
     preset = next(p for p in PRESETS if label_minutes <= p.up_to_minutes)
     chosen = {
@@ -52,6 +58,7 @@ def resolve_presets(
         "mask_prob": preset.mask_prob,
         "mask_channel_prob": preset.mask_channel_prob,
         "upsample": 2 if frame_rate < 40 else 1,
+        "freeze_feature_encoder": waveform_front_end,
     }
     missing = {k: v for k, v in chosen.items() if getattr(config, k) is None}
     config = replace(config, **missing)  # type: ignore[arg-type]

@@ -107,8 +107,9 @@ def test_a_frozen_encoder_stays_as_it_was_and_the_head_does_not(tmp_path, pretra
     assert bool(tuned.ctc.head.bias.detach().any())
 
 
-def test_the_front_end_stays_as_pretrained_and_the_blocks_learn(tmp_path, pretrained):
-    tuned = load_bundle(run(tmp_path, CONFIG, encoder=None, init=pretrained)).encoder
+def test_a_frozen_front_end_stays_as_pretrained_and_the_blocks_learn(tmp_path, pretrained):
+    config = replace(CONFIG, freeze_feature_encoder=True)
+    tuned = load_bundle(run(tmp_path, config, encoder=None, init=pretrained)).encoder
     before = load_bundle(pretrained).encoder.state_dict()
     same = {n for n, tensor in tuned.state_dict().items() if torch.equal(before[n], tensor)}
     assert {n for n in before if n.startswith("feature_encoder")} <= same
@@ -135,15 +136,27 @@ def test_unlabelled_training_data_is_an_error_before_training(tmp_path):
         run(tmp_path, CONFIG, train=train)
 
 
+NATIVE = {"pretrained": True, "frame_rate": 25, "waveform_front_end": False}
+FRESH = {"pretrained": False, "frame_rate": 50, "waveform_front_end": True}
+
+
+@pytest.mark.parametrize("waveform", [True, False])
+def test_only_a_front_end_of_waveform_convolutions_is_kept_as_pretrained(waveform):
+    start = NATIVE | {"waveform_front_end": waveform}
+    assert resolve_presets(FinetuneConfig(), 10, **start).freeze_feature_encoder is waveform
+    kept = replace(FinetuneConfig(), freeze_feature_encoder=True)
+    assert resolve_presets(kept, 10, **start).freeze_feature_encoder is True
+
+
 @pytest.mark.parametrize("minutes, steps", [(2, 1500), (10, 3000), (60, 6000), (220, 12000)])
 def test_presets_follow_the_minutes_of_labels(minutes, steps):
-    config = resolve_presets(FinetuneConfig(), minutes, pretrained=True, frame_rate=25)
+    config = resolve_presets(FinetuneConfig(), minutes, **NATIVE)
     assert config.max_steps == steps
     assert config.upsample == 2
 
 
 def test_from_scratch_nothing_is_frozen_and_layers_learn_alike():
-    config = resolve_presets(FinetuneConfig(), 10, pretrained=False, frame_rate=50)
+    config = resolve_presets(FinetuneConfig(), 10, **FRESH)
     assert config.layer_decay == 1.0
     assert config.freeze_finetune_updates == 0.0
     assert not config.freeze_feature_encoder
@@ -152,7 +165,7 @@ def test_from_scratch_nothing_is_frozen_and_layers_learn_alike():
 
 def test_what_the_recipe_says_is_not_changed():
     config = FinetuneConfig(max_steps=7, layer_decay=0.5, mask_prob=0.0)
-    resolved = resolve_presets(config, 10, pretrained=True, frame_rate=50)
+    resolved = resolve_presets(config, 10, **NATIVE)
     assert (resolved.max_steps, resolved.layer_decay, resolved.mask_prob) == (7, 0.5, 0.0)
 
 
