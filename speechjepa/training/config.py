@@ -283,7 +283,7 @@ class FinetuneConfig:
     """Share of the run during which only the head learns."""
     freeze_feature_encoder: bool | None = None
     """Keep the front end as pretrained. None = only one of waveform convolutions, as wav2vec 2.0
-    does; a log-mel front end kept as pretrained costs a third of the gain (docs/LOG.md)."""
+    does: kept as pretrained, a log-mel front end made pretraining worse than none (docs/LOG.md)."""
     freeze_encoder: bool = False
     """Train the head alone: a linear probe."""
     reset_top_layers: int = 0
