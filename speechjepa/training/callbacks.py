@@ -14,8 +14,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
+from speechjepa.errors import ConfigError
 from speechjepa.models.bundle import EncoderConfig, build_encoder, load_init
 from speechjepa.models.encoder import Encoder
 from speechjepa.training.config import FinetuneConfig, PretrainConfig
@@ -151,26 +153,35 @@ def make_trainer(
         checkpoint_minutes: Minutes between checkpoints.
         devices: Processes or GPUs.
         strategy: As Lightning's `strategy`.
+
+    Raises:
+        ConfigError: This machine has no such accelerator, devices or strategy.
     """
-    return pl.Trainer(
-        accelerator=config.accelerator,
-        devices=devices,
-        strategy=strategy,
-        max_epochs=-1,
-        max_steps=-1 if config.max_steps is None else config.max_steps,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_norm,
-        logger=loggers(run_dir, start_step),
-        callbacks=[
-            Checkpoints(run_dir / "checkpoints", checkpoint_minutes),
-            ProgressLine(name, budget),
-        ],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-    )
+    logs = loggers(run_dir, start_step)
+    checkpoints = Checkpoints(run_dir / "checkpoints", checkpoint_minutes)
+    try:
+        return pl.Trainer(
+            accelerator=config.accelerator,
+            devices=devices,
+            strategy=strategy,
+            max_epochs=-1,
+            max_steps=-1 if config.max_steps is None else config.max_steps,
+            accumulate_grad_batches=config.accumulate,
+            gradient_clip_val=config.clip_norm,
+            logger=logs,
+            callbacks=[checkpoints, ProgressLine(name, budget)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"`{name}.accelerator` {config.accelerator}, `devices` {devices} and `strategy` "
+            f"{strategy} do not work on this machine; accelerator=auto, devices=1 and "
+            f"strategy=auto do. Lightning says: {error}"
+        ) from error
 
 
 def fit(

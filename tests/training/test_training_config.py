@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speechjepa.errors import ConfigError
+from speechjepa.training.callbacks import make_trainer
 from speechjepa.training.config import (
     CollapseConfig,
     ContrastiveConfig,
@@ -15,6 +18,7 @@ from speechjepa.training.config import (
     PretrainConfig,
     ReconstructConfig,
 )
+from speechjepa.training.schedule import Budget
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,28 @@ from speechjepa.training.config import (
 def test_a_setting_that_cannot_work_is_refused_by_name(section: Any, name: str, value: Any):
     with pytest.raises(ConfigError, match=f"`{name}` .*must.*, but (is|both)"):
         section(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"devices": 0},
+        {"accelerator": "abacus"},
+        {"accelerator": "mps", "devices": 9},
+        {"strategy": "no_such_strategy"},
+    ],
+)
+def test_what_this_machine_cannot_train_on_is_a_plain_error(tmp_path: Path, changes: Any):
+    config = replace(PretrainConfig(accelerator="cpu"), **changes)
+    budget = Budget(1, None)
+    with pytest.raises(ConfigError, match="do not work on this machine; accelerator=auto"):
+        make_trainer(
+            "pretrain",
+            config,
+            tmp_path,
+            budget,
+            start_step=0,
+            checkpoint_minutes=1.0,
+            devices=config.devices,
+            strategy=config.strategy,
+        )
