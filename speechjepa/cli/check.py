@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from speechjepa.data.check import CheckOptions
-    from speechjepa.data.check_audio import Progress
     from speechjepa.data.utterance import Utterance
 
 EPILOG = """\
@@ -107,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.check_render import render_report
     from speechjepa.data.findings import number
     from speechjepa.data.readers import write_manifest
+    from speechjepa.progress import audio_bar
 
     options = _options(args)
     if args.write is not None:
@@ -115,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
         # What the terminal's encoding lacks is printed as escapes; JSON has the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     splits = _read(args)
-    with _progress_bar(splits) as progress:
+    num_files = len({u.audio_path for utterances in splits.values() for u in utterances})
+    with audio_bar("listening", num_files) as progress:
         report = check_corpus(splits, options, progress=progress)
     if args.json:
         json.dump(report.to_json(), sys.stdout, ensure_ascii=False, indent=1)
@@ -216,34 +216,3 @@ def _named(argument: str) -> tuple[str | None, str]:
     if not equals or "/" in name or ":" in name or Path(argument).exists():
         return None, argument
     return name, location
-
-
-@contextlib.contextmanager
-def _progress_bar(splits: dict[str, list[Utterance]]) -> Iterator[Progress | None]:
-    """Show files and hours of audio per hour on stderr, if someone is watching."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    num_files = len({u.audio_path for utterances in splits.values() for u in utterances})
-    columns = (
-        TextColumn("listening"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:,.0f} hours of audio per hour"),
-    )
-    start = time.monotonic()
-    heard = 0.0
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("listening", total=num_files, rate=0.0)
-
-        def advance(files: int, seconds: float) -> None:
-            nonlocal heard
-            heard += seconds
-            bar.update(task, advance=files, rate=heard / max(1e-3, time.monotonic() - start))
-
-        yield advance

@@ -27,7 +27,7 @@ import numpy as np
 from speechjepa.audio.files import stream_audio
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, DataError
-from speechjepa.progress import track
+from speechjepa.progress import audio_bar
 
 logger = logging.getLogger(__name__)
 
@@ -222,9 +222,9 @@ def _fill(
     offsets = [0]
     skipped: list[Skipped] = []
     logger.info("decoding %d utterances into %s", len(utterances), folder.parent)
-    with (folder / "audio.i16").open("wb") as file:
-        decoded = _decode(utterances, folder, sample_rate, num_threads)
-        for index, result in enumerate(track(decoded, "decoding", len(utterances))):
+    file = (folder / "audio.i16").open("wb")
+    with file, audio_bar("decoding", len(utterances)) as advance:
+        for index, result in enumerate(_decode(utterances, folder, sample_rate, num_threads)):
             if isinstance(result, str):
                 utterance = utterances[index]
                 skipped.append(
@@ -235,6 +235,7 @@ def _fill(
                         reason=result,
                     )
                 )
+                advance(1, 0.0)
                 continue
             with result:
                 num_samples = result.tell() // 2
@@ -242,6 +243,7 @@ def _fill(
                 shutil.copyfileobj(result, file)
             kept.append(index)
             offsets.append(offsets[-1] + num_samples)
+            advance(1, num_samples / sample_rate)
     if not kept:
         first = skipped[0].reason if skipped else "there are none"
         raise DataError(f"none of {len(utterances)} utterances can be decoded: {first}")
