@@ -88,10 +88,15 @@ def test_a_collapse_stops_the_run_and_keeps_the_last_healthy_checkpoint(tmp_path
     assert healthy["global_step"] <= stopped - 2  # nothing was kept while readings were bad
 
 
-@pytest.mark.parametrize("steps", [2, 6])
-def test_a_run_that_diverges_stops_at_once_and_keeps_nothing_of_it(tmp_path, steps):
+@pytest.mark.parametrize("steps, devices", [(2, 1), (6, 1), (6, 2)])
+def test_a_run_that_diverges_stops_at_once_and_keeps_nothing_of_it(tmp_path, steps, devices):
     config = replace(
-        CONFIG, max_steps=steps, learning_rate=1e30, checkpoint_minutes=0.0, monitor_every=50
+        CONFIG,
+        max_steps=steps,
+        learning_rate=1e30,
+        checkpoint_minutes=0.0,
+        monitor_every=50,
+        devices=devices,
     )
     with pytest.raises(CollapseError, match=r"at step 2 the loss is .*pretrain.learning_rate"):
         run(tmp_path, config)
