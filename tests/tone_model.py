@@ -47,6 +47,7 @@ class ToneModel:
     languages = ("xx",)
     device = torch.device("cpu")
     beam_search = None
+    utterance_seconds = None
 
     def __init__(self, confused_frames=0, frames_per_hop=1):
         self.confused_frames = confused_frames

@@ -89,6 +89,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="S",
         help="what neighbouring windows share, in seconds (default: 4)",
     )
+    add(
+        *_spellings("no_second_pass"),
+        dest="second_pass",
+        action="store_false",
+        help="windows only; do not hear speech again in pieces as long as the training utterances",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
             decoder=args.decoder,
             window_seconds=args.window_seconds,
             overlap_seconds=args.overlap_seconds,
+            second_pass=args.second_pass,
             batch_size=args.batch_size or (1 if device == "cpu" else 8),
         )
         try:

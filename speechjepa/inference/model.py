@@ -77,6 +77,15 @@ class SpeechModel:
         return self.bundle.languages
 
     @property
+    def utterance_seconds(self) -> float | None:
+        """Mean length of the utterances it was fine-tuned on (seconds); None = not known."""
+        finetune = self.bundle.training.get("finetune", {})
+        minutes, utterances = finetune.get("label_minutes"), finetune.get("utterances")
+        if not (isinstance(minutes, int | float) and isinstance(utterances, int | float)):
+            return None
+        return 60 * minutes / utterances if minutes > 0 and utterances > 0 else None
+
+    @property
     def path(self) -> Path | None:
         """The bundle's folder."""
         return self.bundle.path

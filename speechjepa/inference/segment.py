@@ -102,6 +102,11 @@ class Segmenter:
         self._pauses: list[_Pause] = []  # inside it, closed
         self._open_pause: _Pause | None = None
 
+    @property
+    def kept_from(self) -> int:
+        """The first frame that a segment still to come may hold."""
+        return self._kept_from
+
     def push(self, logits: Tensor) -> list[SegmentLogits]:
         """Take the next frames (T, V) and return the segments that they complete."""
         if len(logits) == 0:

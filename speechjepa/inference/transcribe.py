@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from speechjepa.audio.files import stream_audio
-from speechjepa.audio.windows import Window, WindowConfig, stream_windows
+from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis, greedy_decode
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
+from speechjepa.inference.stitch import stitched_stretches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 Decoder = Literal["auto", "greedy", "beam"]
 DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "beam")
-
-_SHORTEST_SECONDS = 0.1  # shorter waveforms are padded to this, so that every encoder can take them
 
 
 class Search(Protocol):
@@ -60,6 +60,9 @@ class TranscriptionModel(Protocol):
     def frame_seconds(self) -> float: ...
 
     @property
+    def utterance_seconds(self) -> float | None: ...
+
+    @property
     def device(self) -> torch.device: ...
 
     @property
@@ -85,6 +88,9 @@ class TranscribeConfig:
     """What neighbouring windows share (seconds)."""
     batch_size: int = 1
     """Windows computed at once."""
+    second_pass: bool = True
+    """Hear the speech again in pieces as long as the utterances that the model was fine-tuned on,
+    where those were much shorter than a window; False = the windows alone."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """Where the text is cut into segments."""
 
@@ -170,7 +176,7 @@ def iter_segments(
     )
     seconds = 0.0
     next_id = 0
-    for samples_done, logits in _stitched_logits(model, blocks, config):
+    for samples_done, logits in _logits(model, blocks, config):
         seconds = samples_done / model.sample_rate
         for span in segmenter.push(logits):
             segment = _decode_segment(model, vocabulary, decode, span, seconds)
@@ -206,7 +212,7 @@ def stitch_logits(
         blocks: Consecutive pieces (S,) of the waveform, at the model's sample rate.
         config: Settings; those of windows and batches are used.
     """
-    for _, logits in _stitched_logits(model, blocks, config):
+    for _, logits in _logits(model, blocks, config):
         yield logits
 
 
@@ -260,40 +266,25 @@ def _windows(model: TranscriptionModel, config: TranscribeConfig) -> WindowConfi
     )
 
 
-def _stitched_logits(
+def _logits(
     model: TranscriptionModel, blocks: Iterable[np.ndarray], config: TranscribeConfig
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (samples done, logits (T, V)) of consecutive stretches."""
-    batch: list[tuple[Window, np.ndarray]] = []
-    for item in stream_windows(blocks, _windows(model, config)):
-        batch.append(item)
-        if len(batch) == config.batch_size:
-            yield from _batch_logits(model, batch)
-            batch = []
-    if batch:
-        yield from _batch_logits(model, batch)
+    windows = _windows(model, config)
+    stretches = stitched_stretches(model, blocks, windows, config.batch_size)
+    pieces = _pieces(model, config)
+    if pieces is None:
+        return ((stretch.end, stretch.logits) for stretch in stretches)
+    batch_samples = config.batch_size * windows.window_samples
+    return hear_pieces(model, stretches, pieces, batch_samples=batch_samples)
 
 
-def _batch_logits(
-    model: TranscriptionModel, batch: list[tuple[Window, np.ndarray]]
-) -> Iterator[tuple[int, Tensor]]:
-    shortest = math.ceil(_SHORTEST_SECONDS * model.sample_rate)
-    longest = max(shortest, *(window.num_samples for window, _ in batch), 0)
-    waveform = torch.zeros(len(batch), longest)  # (B, S)
-    for row, (window, samples) in enumerate(batch):
-        waveform[row, : window.num_samples] = torch.from_numpy(samples)
-    lengths = torch.tensor([window.num_samples for window, _ in batch])
-    with torch.inference_mode():
-        logits, num_frames = model.logits(waveform.to(model.device), lengths.to(model.device))
-        logits, num_frames = logits.float().cpu(), num_frames.cpu()
-    # A head may give several frames per hop of the encoder; windows are planned in hops.
-    per_hop = round(model.hop / (model.frame_seconds * model.sample_rate))
-    for row, (window, _) in enumerate(batch):
-        kept = window.frame_slice
-        stop = None if kept.stop is None else kept.stop * per_hop
-        valid = logits[row, : max(0, int(num_frames[row]))]
-        done = window.end if window.end_frame is None else window.end_frame * window.hop
-        yield done, valid[kept.start * per_hop : stop].clone()  # (T, V)
+def _pieces(model: TranscriptionModel, config: TranscribeConfig) -> PieceConfig | None:
+    """Return how speech is divided to be heard again; None where that is of no use."""
+    if not config.second_pass or model.utterance_seconds is None:
+        return None
+    pieces = PieceConfig.of_utterances(model.utterance_seconds)
+    return pieces if 2 * pieces.max_seconds <= config.window_seconds else None
 
 
 @dataclass(frozen=True, kw_only=True)

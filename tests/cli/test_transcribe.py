@@ -89,6 +89,20 @@ def test_flags_take_underscores_and_hyphens(run, recording, tmp_path, flags):
 
 
 @pytest.mark.parametrize(
+    ("flags", "expected"),
+    [((), True), (("--no_second_pass",), False), (("--no-second-pass",), False)],
+)
+def test_the_second_pass_can_be_switched_off(run, recording, monkeypatch, flags, expected):
+    given = {}
+    monkeypatch.setattr(
+        "speechjepa.inference.transcribe_files.transcribe_files",
+        lambda *_, **options: iter(given.update(options) or ()),
+    )
+    assert run(recording, *flags) == 0
+    assert given["second_pass"] is expected
+
+
+@pytest.mark.parametrize(
     "flags", [("--batch_size", "0"), ("--decoder", "best"), ("--window_seconds", "-3")]
 )
 def test_usage_errors_exit_with_2(run, recording, flags):
