@@ -33,8 +33,8 @@ class PieceConfig:
     """A longer piece is cut at the longest pause inside it that has a word boundary; a recording
     that is no longer than this is left as it is."""
     pause_seconds: float = 0.24
-    long_pause_seconds: float = 1.0
-    """A pause this long always ends a piece."""
+    long_pause_seconds: float = 0.4
+    """A pause this long always ends a piece and parts words, with or without a word boundary."""
     margin_seconds: float = 0.12
     """Silence kept on both sides of a piece; at most half of the pause."""
     context_seconds: float = 0.5
