@@ -153,3 +153,20 @@ def test_a_device_that_is_not_there_is_named(tmp_path):
 def test_a_path_without_a_bundle_is_named(tmp_path):
     with pytest.raises(ModelError, match="missing: there is no such folder"):
         load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({}, None),
+        ({"finetune": {"label_minutes": 10.0}}, None),
+        ({"finetune": {"label_minutes": 10.0, "utterances": 0}}, None),
+        ({"finetune": {"label_minutes": 10.0, "utterances": 150}}, 4.0),
+    ],
+)
+def test_the_length_of_the_training_utterances_is_known_where_the_bundle_says_it(
+    training, expected
+):
+    bundle = fine_tuned()
+    bundle.training = training
+    assert SpeechModel(bundle).utterance_seconds == expected
