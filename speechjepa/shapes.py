@@ -25,8 +25,3 @@ def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:
     """
     steps = torch.arange(num_frames, device=lengths.device)
     return steps[None, :] >= lengths[:, None]
-
-
-def lengths_of(mask: Tensor) -> Tensor:
-    """Return lengths (B,) int64 of a padding mask (B, T), True = padding."""
-    return (~mask).sum(dim=1)

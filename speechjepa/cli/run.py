@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -204,8 +203,3 @@ def _result(record: Mapping[str, Any] | None) -> str:
         if record.get(key) is not None
     ]
     return f"{', '.join(cells)} ({record.get('date', 'undated')})"
-
-
-def print_json(content: Any) -> None:
-    """Print JSON on stdout."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))

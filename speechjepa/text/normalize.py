@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, get_args
@@ -125,11 +124,6 @@ def normalize_text(text: str, config: TextConfig) -> str:
     if config.strip_punctuation:
         words = [word for word in words if not all(is_punctuation(c) for c in word)]
     return unicodedata.normalize(config.unicode_form, " ".join(words))
-
-
-def normalize_texts(texts: Iterable[str], config: TextConfig) -> list[str]:
-    """Return every text normalised by the same settings, in the same order."""
-    return [normalize_text(text, config) for text in texts]
 
 
 @lru_cache(maxsize=4096)
