@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "stages",
     "evaluate": "stages",
     "transcribe": "transcribe",
+    "surprise": "surprise",
     "info": "info",
 }
 

@@ -18,6 +18,11 @@ from speechjepa.config import from_dict, to_dict
 from speechjepa.errors import ConfigError, ModelError, SpeechJepaError
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder
+from speechjepa.models.pretraining import (
+    ContextPredictionModel,
+    PredictorConfig,
+    build_predictor,
+)
 from speechjepa.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from speechjepa.text.normalize import TextConfig
@@ -38,6 +43,10 @@ class Bundle:
     """The encoder alone, also when there is a head."""
     ctc: CtcModel | None = None
     """Encoder and head, when fine-tuned."""
+    predictor: ContextPredictionModel | None = None
+    """Encoder and predictor of a JEPA, when pretrained and not fine-tuned since."""
+    predictor_config: PredictorConfig | None = None
+    """Sizes of the predictor."""
     vocabulary: Vocabulary | None = None
     """Characters of the head."""
     text: TextConfig = field(default_factory=TextConfig)
@@ -108,6 +117,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
         "format_version": FORMAT_VERSION,
         "encoder": {"type": encoder_type(config), **to_dict(config)},
         "head": None,
+        "predictor": None,
         "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
         "text": to_dict(bundle.text),
         "languages": list(bundle.languages),
@@ -119,7 +129,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
     if bundle.ctc is not None:
         entry["head"] = {"type": "ctc", "upsample": bundle.ctc.upsample}
         module = bundle.ctc
-    prefix = "" if bundle.ctc is not None else "encoder."
+    elif bundle.predictor is not None:
+        entry["predictor"] = to_dict(bundle.predictor_config)
+        module = bundle.predictor
+    prefix = "encoder." if module is bundle.encoder else ""
     tensors = {
         prefix + name: tensor.detach().cpu().contiguous()
         for name, tensor in module.state_dict().items()
@@ -169,6 +182,9 @@ def load_bundle(folder: str | Path) -> Bundle:
             if bundle.vocabulary is None:
                 raise ValueError("there is a head but no vocabulary")
             bundle.ctc = CtcModel(encoder, len(bundle.vocabulary), head.upsample)
+        elif entry.get("predictor") is not None:
+            sizes = from_dict(PredictorConfig, entry["predictor"], where=where)
+            bundle.predictor, bundle.predictor_config = build_predictor(encoder, sizes), sizes
     except ModelError:
         raise
     except KeyError as error:
@@ -177,9 +193,9 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise ModelError(f"{error}; the bundle is damaged") from error
     except (SpeechJepaError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: {error}; the bundle is damaged") from error
-    module: nn.Module = bundle.ctc or nn.ModuleDict({"encoder": encoder})
+    module: nn.Module = bundle.ctc or bundle.predictor or nn.ModuleDict({"encoder": encoder})
     _load_weights(module, folder / WEIGHTS_FILE)
-    (bundle.ctc or encoder).eval()
+    module.eval()
     return bundle
 
 

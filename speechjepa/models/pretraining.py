@@ -5,6 +5,7 @@ None of these know a loss; `speechjepa.training.pretrain` brings models and loss
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechjepa.audio.features import LogMel
+from speechjepa.errors import ConfigError
 from speechjepa.models.encoder import Encoder, EncoderOutput, FrontEnd
 from speechjepa.nn.cpu import depthwise_convolution
 from speechjepa.nn.packing import FrameLayout, pack_visible
@@ -81,6 +83,40 @@ class ConvolutionalPredictor(nn.Module):
             )
             x = x[:, margin : margin + frames] + functional.gelu(norm(pointwise(y)))
         return self.output(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """Sizes of what stands beside a JEPA's encoder, and what its targets are."""
+
+    output_width: int
+    """Channels of the predictions."""
+    predictor_width: int
+    """Channels inside the predictor."""
+    predictor_layers: int
+    """Convolution layers of the predictor."""
+    projection_width: int | None
+    """Channels of the projected targets; None = the targets are feed-forward outputs."""
+    average_top_k_layers: int
+    """Blocks whose feed-forward outputs are averaged into targets, when nothing is projected."""
+    mask_length_seconds: float
+    """Length of the spans it learned to predict (seconds)."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.output_width, self.predictor_width, self.predictor_layers)
+        if min(*sizes, self.average_top_k_layers) < 1 or self.mask_length_seconds <= 0:
+            raise ConfigError("every size of `predictor` must be more than 0")
+
+
+def build_predictor(encoder: Encoder, config: PredictorConfig) -> ContextPredictionModel:
+    """Return a context-prediction model of these sizes around an encoder, with fresh weights."""
+    return ContextPredictionModel(
+        encoder,
+        config.output_width,
+        predictor_width=config.predictor_width,
+        predictor_layers=config.predictor_layers,
+        projection_width=config.projection_width,
+    )
 
 
 class ContextPredictionModel(nn.Module):

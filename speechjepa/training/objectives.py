@@ -21,6 +21,8 @@ from speechjepa.models.pretraining import (
     ContextPredictionModel,
     ContrastiveModel,
     LogMelTargets,
+    PredictorConfig,
+    build_predictor,
 )
 from speechjepa.nn.ema import ema_decay_at, target_copy, update_ema
 from speechjepa.nn.masking import span_masks
@@ -151,13 +153,15 @@ class JepaObjective(Objective):
         self.config: JepaConfig = config
         width = encoder.width
         taught = config.regularizer == "none"
-        self.model = ContextPredictionModel(
-            encoder,
-            width if taught else config.projection_width,
+        self.predictor_config = PredictorConfig(
+            output_width=width if taught else config.projection_width,
             predictor_width=config.predictor_width,
             predictor_layers=config.predictor_layers,
             projection_width=None if taught else config.projection_width,
+            average_top_k_layers=config.average_top_k_layers,
+            mask_length_seconds=config.mask_length_seconds,
         )
+        self.model = build_predictor(encoder, self.predictor_config)
         self.target_encoder = target_copy(encoder) if taught else None
         self.anchor: Anchor | None = None
         if config.anchor_weight:

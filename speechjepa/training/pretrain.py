@@ -37,7 +37,12 @@ from speechjepa.training.callbacks import (
 from speechjepa.training.config import PretrainConfig
 from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
-from speechjepa.training.objectives import Objective, ObjectiveOutput, build_objective
+from speechjepa.training.objectives import (
+    JepaObjective,
+    Objective,
+    ObjectiveOutput,
+    build_objective,
+)
 from speechjepa.training.precision import autocast, pick_precision
 from speechjepa.training.probe import Probe, ProbeData, start_probe
 from speechjepa.training.processes import pick_strategy, world_size
@@ -350,7 +355,11 @@ def _finish(
         "steps": int(account["step"]),
         "languages": languages,
     }
-    return save_bundle(Bundle(encoder=encoder, training={"pretrain": training}), run_dir / "bundle")
+    bundle = Bundle(encoder=encoder, training={"pretrain": training})
+    if isinstance(module.objective, JepaObjective):
+        bundle.predictor = module.objective.model
+        bundle.predictor_config = module.objective.predictor_config
+    return save_bundle(bundle, run_dir / "bundle")
 
 
 def _some_audio(items: CachedItems, seed: int, minutes: float = 30.0) -> list[Tensor]:

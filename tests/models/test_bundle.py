@@ -19,6 +19,7 @@ from speechjepa.models.bundle import (
     update_bundle,
 )
 from speechjepa.models.ctc import CtcModel
+from speechjepa.models.pretraining import PredictorConfig, build_predictor
 from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import Wav2Vec2Config
 from speechjepa.text.normalize import TextConfig
@@ -129,6 +130,33 @@ def test_update_changes_the_named_entries_alone(tmp_path):
     assert loaded.training == {"finetune": {"label_minutes": 10.5}}
     assert (folder / "model.safetensors").read_bytes() == weights
     assert (folder / "decoder.json").exists()
+
+
+def test_a_predictor_travels_with_the_encoder_and_may_be_absent(tmp_path):
+    torch.manual_seed(1)
+    encoder = build_encoder(NATIVE)
+    sizes = PredictorConfig(
+        output_width=16,
+        predictor_width=8,
+        predictor_layers=2,
+        projection_width=None,
+        average_top_k_layers=2,
+        mask_length_seconds=0.2,
+    )
+    saved = Bundle(
+        encoder=encoder, predictor=build_predictor(encoder, sizes), predictor_config=sizes
+    )
+    folder = save_bundle(saved, tmp_path / "b")
+    loaded = load_bundle(folder)
+    assert loaded.predictor_config == sizes
+    assert loaded.predictor.encoder is loaded.encoder
+    for name, tensor in saved.predictor.state_dict().items():
+        assert torch.equal(loaded.predictor.state_dict()[name], tensor), name
+    older = save_bundle(Bundle(encoder=encoder), tmp_path / "older")
+    config = json.loads((older / "config.json").read_text("utf-8"))
+    del config["predictor"]
+    (older / "config.json").write_text(json.dumps(config), "utf-8")
+    assert load_bundle(older).predictor is None
 
 
 def test_what_is_not_a_bundle_is_named(tmp_path):

@@ -1,0 +1,84 @@
+"""`speechjepa surprise`: where speech goes on as a model does not expect."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from speechjepa.inference.model import SpeechModel
+    from speechjepa.inference.surprise import Surprise
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `surprise` command."""
+    parser = subparsers.add_parser(
+        "surprise",
+        help="where a recording goes on as speech does not: splices, cuts, damage",
+        description="Print how badly a pretrained model predicts each recording: a table of file, "
+        "seconds, mean error, mean of its highest tenth, and the time of the peak (s).",
+        epilog="Scores compare recordings of one kind under one model; they have no scale of "
+        "their own. Exit status: 0 when every file was heard, 1 when one could not be.",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or folders of it")
+    parser.add_argument("--model", required=True, metavar="M", help="a pretrained bundle, or a run")
+    parser.add_argument(
+        "-o",
+        "--output_dir",
+        "--output-dir",
+        dest="output_dir",
+        type=Path,
+        metavar="OUT",
+        help="folder for the error over time (.tsv) and its plot (.svg)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; write the curves where asked for."""
+    from speechjepa.errors import DataError, SpeechJepaError
+    from speechjepa.inference.model import load
+    from speechjepa.inference.surprise import predictor_of, surprise_of_file
+    from speechjepa.inference.transcribe_files import find_recordings
+
+    model = load(args.model)
+    predictor_of(model)
+    recordings = find_recordings(args.inputs)
+    failed = 0
+    print("file\tseconds\tscore\tpeak\tpeak_at")
+    for recording in recordings:
+        try:
+            if recording.problem is not None:
+                raise DataError(recording.problem, path=recording.path)
+            found = surprise_of_file(model, recording.path)
+            if args.output_dir is not None:
+                base = args.output_dir / recording.name
+                _write(found, model, recording.path, base, args.overwrite)
+        except SpeechJepaError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        print(
+            f"{recording.path}\t{found.seconds:.2f}\t{found.score:.4f}\t{found.peak:.4f}\t{found.peak_time:.2f}"
+        )
+    if failed:
+        print(f"files that could not be heard: {failed}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write(found: Surprise, model: SpeechModel, path: Path, base: Path, overwrite: bool) -> None:
+    from speechjepa.audio.files import read_audio
+    from speechjepa.errors import DataError
+    from speechjepa.inference.surprise_plot import envelope, surprise_svg
+
+    table, plot = (base.with_name(base.name + suffix) for suffix in (".tsv", ".svg"))
+    for target in (table, plot):
+        if target.exists() and not overwrite:
+            raise DataError("is there already; --overwrite replaces it", path=target)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{t:.3f}\t{e:.6f}" for t, e in zip(found.times, found.error, strict=True)]
+    table.write_text("\n".join(["seconds\terror", *rows]) + "\n", encoding="utf-8")
+    loudness = envelope(read_audio(path, sample_rate=model.sample_rate))
+    plot.write_text(surprise_svg(found, path.name, loudness), encoding="utf-8")

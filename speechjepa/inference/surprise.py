@@ -1,0 +1,162 @@
+"""How unexpected speech is to a JEPA: the error of its predictions, over time and per file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speechjepa.audio.files import probe_audio, read_audio
+from speechjepa.errors import AudioError, ModelError
+from speechjepa.inference.model import SpeechModel
+from speechjepa.models.pretraining import ContextPredictionModel, PredictorConfig
+from speechjepa.objectives.latent import layer_targets
+
+PIECE_SECONDS = 15.6
+"""Longer audio is heard in equal pieces of at most this, as in pretraining (seconds)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """The prediction error of one recording."""
+
+    times: NDArray[np.float64]
+    """(T,) middle of each frame (seconds)."""
+    error: NDArray[np.float32]
+    """(T,) mean square of what was predicted of the frame less its representation."""
+    seconds: float
+    """Length of the recording."""
+
+    @property
+    def score(self) -> float:
+        """Mean error over the recording: what two recordings are compared by."""
+        return float(self.error.mean())
+
+    @property
+    def peak(self) -> float:
+        """Mean of the highest tenth of the errors."""
+        count = max(1, len(self.error) // 10)
+        return float(np.sort(self.error)[-count:].mean())
+
+    @property
+    def peak_time(self) -> float:
+        """Middle of the least expected stretch of 0.2 s (seconds)."""
+        width = min(len(self.error), 5)
+        smooth = np.convolve(self.error, np.ones(width) / width, mode="same")
+        return float(self.times[int(smooth.argmax())])
+
+
+def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
+    """Return the surprise of an audio file.
+
+    Raises:
+        AudioError: It cannot be read, or is too short.
+        ModelError: The model is no JEPA, or was fine-tuned since.
+    """
+    predictor_of(model)
+    seconds = probe_audio(path).duration
+    pieces = max(1, int(np.ceil(seconds / PIECE_SECONDS)))
+    found: list[Surprise] = []
+    for index in range(pieces):
+        start = seconds * index / pieces
+        length = None if index + 1 == pieces else seconds / pieces
+        waveform = read_audio(path, sample_rate=model.sample_rate, start=start, duration=length)
+        if len(waveform) < shortest_samples(model):
+            raise AudioError(
+                path,
+                f"lasts {len(waveform) / model.sample_rate:.2f} s; surprise needs "
+                f"{shortest_samples(model) / model.sample_rate:.2f} s of audio or more.",
+            )
+        found.append(surprise(model, torch.from_numpy(waveform), offset=start))
+    return Surprise(
+        times=np.concatenate([piece.times for piece in found]),
+        error=np.concatenate([piece.error for piece in found]),
+        seconds=seconds,
+    )
+
+
+@torch.inference_mode()
+def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Surprise:
+    """Return the surprise of at most some 15 seconds of speech.
+
+    Spans as long as in pretraining are hidden in turn, half of the frames at a time, until every
+    frame was hidden as often as a span is long; a frame's error is the mean over these. The energy
+    of V-JEPA's surprise (https://arxiv.org/abs/2502.11831), over frames instead of future video.
+
+    Args:
+        model: A pretrained JEPA, with its predictor.
+        waveform: (S,) float32 in [-1, 1].
+        offset: Added to the times (seconds).
+
+    Raises:
+        ValueError: It is shorter than `shortest_samples`.
+        ModelError: The model has no predictor.
+    """
+    network, config = predictor_of(model)
+    encoder = network.encoder
+    rate = model.sample_rate / model.hop
+    span = _span(model)
+    if len(waveform) < shortest_samples(model):
+        raise ValueError(f"surprise needs {shortest_samples(model)} samples or more")
+    lengths = torch.tensor([len(waveform)], device=model.device)
+    features, frames = encoder.extract_features(waveform[None].to(model.device), lengths)
+    num_frames = int(frames[0])
+    features = features[:, :num_frames]
+    targets = _targets(network, config, features, frames)
+    phase = torch.arange(num_frames, device=model.device)[None] + torch.arange(
+        2 * span, device=model.device
+    ).unsqueeze(1)
+    hidden = phase % (2 * span) < span  # (2 * span, T)
+    count = len(hidden)
+    predictions, _ = network.predict(
+        features.expand(count, -1, -1).contiguous(), frames.expand(count).contiguous(), hidden
+    )
+    squares = (predictions.float() - targets.float()).square().mean(dim=-1)  # (2 * span, T)
+    error = (squares * hidden).sum(dim=0) / hidden.sum(dim=0)
+    return Surprise(
+        times=offset + (np.arange(num_frames, dtype=np.float64) + 0.5) / rate,
+        error=error.cpu().numpy(),
+        seconds=len(waveform) / model.sample_rate,
+    )
+
+
+def shortest_samples(model: SpeechModel) -> int:
+    """Return how many samples it takes to hide one span and see as much."""
+    return (2 * _span(model) + 1) * model.hop
+
+
+def _span(model: SpeechModel) -> int:
+    _, config = predictor_of(model)
+    return max(1, round(config.mask_length_seconds * model.sample_rate / model.hop))
+
+
+def predictor_of(model: SpeechModel) -> tuple[ContextPredictionModel, PredictorConfig]:
+    """Return a model's predictor and its sizes.
+
+    Raises:
+        ModelError: It has none.
+    """
+    bundle = model.bundle
+    if bundle.predictor is None or bundle.predictor_config is None:
+        name = "this model" if model.path is None else str(model.path)
+        raise ModelError(
+            f"{name} has no predictor: surprise needs a bundle that `speechjepa pretrain` wrote "
+            "with the objective jepa, not fine-tuned since"
+        )
+    bundle.predictor.to(model.device).eval()
+    return bundle.predictor, bundle.predictor_config
+
+
+def _targets(
+    network: ContextPredictionModel, config: PredictorConfig, features: Tensor, frames: Tensor
+) -> Tensor:
+    """Return (1, T, D) what the predictor was trained to predict, of everything heard."""
+    if network.projection is not None:
+        return network.projection(network.encoder.contextualize(features, frames).features)
+    output = network.encoder.contextualize(features, frames, return_ffn=True)
+    assert output.ffn_outputs is not None
+    return layer_targets(output.ffn_outputs, frames, config.average_top_k_layers)
