@@ -20,7 +20,7 @@ from speechjepa.data.utterance import Utterance
 from speechjepa.errors import SpeechJepaError
 
 SETTINGS = SyntheticCorpus(
-    languages=tuple(sorted(LANGUAGES)), minutes=6, dev_minutes=0.2, test_minutes=0.1
+    languages=tuple(sorted(LANGUAGES)), minutes=12, dev_minutes=0.2, test_minutes=0.1
 )
 RECORDED = {"digits": "en-us", "prompts-en": "en-us", "prompts-es": "es"}
 """Recorded corpora with text whose licence allows shipping, and who reads them for espeak-ng."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "stages",
     "evaluate": "stages",
     "transcribe": "transcribe",
+    "select": "select",
     "surprise": "surprise",
     "info": "info",
 }

@@ -28,6 +28,7 @@ def select_labels(
     Args:
         utterances: The train split.
         labels: "all"; or a name, which reads the ids in `<folder>/<name>.txt`, one per line; or
+            the path of such a file, known by its `.txt`; or
             `{"minutes": 10, "seed": 3}`, which draws utterances until their durations reach the
             minutes. A draw depends on the ids and the seed alone, not on the order of the corpus;
             with one seed, fewer minutes are a subset of more.
@@ -72,9 +73,17 @@ def _all(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 
 def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utterance]:
-    if name != Path(name).name or name in ("", ".", ".."):
-        raise ConfigError(f"`labels` must be the plain name of a list, but is {name!r} instead.")
-    path = folder / f"{name}.txt"
+    if name.endswith(".txt"):
+        path = Path(name)
+        if not path.is_file():
+            raise DataError("there is no such list of ids for `labels`.", path=path)
+    elif name != Path(name).name or name in ("", ".", ".."):
+        raise ConfigError(
+            "`labels` must be the plain name of a list, or a path that ends in .txt, "
+            f"but is {name!r} instead."
+        )
+    else:
+        path = folder / f"{name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "none"
         raise DataError(

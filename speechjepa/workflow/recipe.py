@@ -66,7 +66,8 @@ class DataConfig:
     train: str | CorpusConfig | None = None
     """Corpus with the labelled utterances."""
     labels: str | LabelDraw = "all"
-    """"all"; the name of a list, "10min" reads 10min.txt in `train`; or {minutes: 10, seed: 0}."""
+    """"all"; the name of a list, "10min" reads 10min.txt in `train`; the path of a list that
+    ends in .txt; or {minutes: 10, seed: 0}."""
     dev: str | CorpusConfig | None = None
     """Corpus to measure on; null = hold `dev_minutes` out of the labelled part of `train`."""
     dev_minutes: float = 5.0

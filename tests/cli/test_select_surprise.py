@@ -1,0 +1,75 @@
+"""`speechjepa select` and `speechjepa surprise` as typed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+import speechjepa.inference.model
+from speechjepa.cli.main import main
+from speechjepa.data.labels import select_labels
+from speechjepa.data.readers import read_corpus
+from tests.inference.test_surprise import RATE, jepa
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path: jepa())
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        wave = rng.normal(0, 0.1, 2 * RATE)
+        wave[: RATE // 2] *= 0.001
+        soundfile.write(folder / f"{index}.wav", wave, RATE)
+        (folder / f"{index}.txt").write_text("text")
+    return folder
+
+
+def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, capsys):
+    out = tmp_path / "out" / "first.txt"
+    arguments = ["select", str(recordings), "--minutes", "0.1", "--model", "m", "-o", str(out)]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "3 of 6 recordings, 0.1 minutes" in said
+    labelled = select_labels(read_corpus(str(recordings)), str(out), folder=recordings)
+    assert len(labelled) == 3
+    table = out.with_suffix(".tsv").read_text().splitlines()
+    assert table[0].startswith("id\tseconds") and len(table) == 4
+    before = out.read_text()
+    assert main(arguments) == 2
+    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert out.read_text() == before
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_select_says_what_cannot_be(recordings, tmp_path, capsys):
+    common = ["select", str(recordings), "--model", "m"]
+    assert main([*common, "--minutes", "10", "-o", str(tmp_path / "a.txt")]) == 2
+    assert "only 0.2 minutes can be proposed" in capsys.readouterr().err
+    assert main([*common, "--minutes", "1", "-o", str(tmp_path / "a.csv")]) == 2
+    assert "must end in .txt" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys):
+    bad = recordings / "bad.wav"
+    bad.write_bytes(b"RIFF")
+    out = tmp_path / "out"
+    arguments = ["surprise", str(recordings), "none.wav", "--model", "m", "-o", str(out)]
+    assert main(arguments) == 1
+    said, complained = capsys.readouterr()
+    lines = said.splitlines()
+    assert lines[0] == "file\tseconds\tscore\tpeak\tpeak_at" and len(lines) == 7
+    assert f"{bad}: " in complained and "none.wav: there is no such file" in complained
+    assert "files that could not be heard: 2" in complained
+    assert (out / "0.svg").exists()
+    curve = (out / "0.tsv").read_text().splitlines()
+    assert curve[0] == "seconds\terror" and len(curve) > 40
+    assert main(arguments[:2] + arguments[3:]) == 1
+    assert "--overwrite replaces it" in capsys.readouterr().err
