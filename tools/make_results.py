@@ -24,8 +24,14 @@ RECIPE_FIELDS = (
     *("recipe", "split", "cer", "wer", "cer_lm", "wer_lm", "label_minutes"),
     *("pretraining_minutes", "unlabelled_hours", "parameters"),
 )
+CELL_FIELDS = (
+    *("row", "column", "seed", "cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval"),
+    *("budget_minutes", "unlabelled_hours", "audio_hours_per_hour", "parameters", "device"),
+    "commit",
+)
 NOT_RUN = "not run"
 GENERATED = "<!-- Written by tools/make_results.py; change results/ and run `make results`. -->"
+PLOT = "learning.svg"
 README_BEGIN = "<!-- results: written by tools/make_results.py -->\n"
 README_END = "<!-- end of results -->"
 README_HEADER = (
@@ -65,8 +71,8 @@ def read_results(root: Path) -> list[Result]:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"is not JSON: {error}", path=path) from error
-        in_recipes = path.relative_to(root / "results").parts[0] == "recipes"
-        wanted = FIELDS + (RECIPE_FIELDS if in_recipes else ())
+        folder = path.relative_to(root / "results").parts[0]
+        wanted = {"recipes": FIELDS + RECIPE_FIELDS, "learning": CELL_FIELDS}.get(folder, FIELDS)
         missing = [name for name in wanted if name not in fields]
         if missing:
             raise DataError(f"lacks {', '.join(missing)}; measure it again", path=path)
@@ -76,9 +82,13 @@ def read_results(root: Path) -> list[Result]:
 
 def documents(root: Path) -> dict[Path, str]:
     """Return what every generated document should hold, by absolute path."""
-    results = read_results(root)
+    everything = read_results(root)
+    cells = [result for result in everything if "row" in result.fields]
+    results = [result for result in everything if "row" not in result.fields]
     recipes = _recipes_by_folder(root)
-    pages = {root / "docs" / "RESULTS.md": _overview(results, recipes)}
+    pages = {root / "docs" / "RESULTS.md": _overview(results, recipes, cells)}
+    if cells:
+        pages[root / "docs" / PLOT] = _learning_plot(cells)
     readme = root / "README.md"
     if readme.exists():
         pages[readme] = _with_table(readme, [result for result in results if result.recipe])
@@ -98,7 +108,9 @@ def _recipes_by_folder(root: Path) -> dict[str, list[tuple[str, str, str]]]:
 
 
 def _overview(
-    results: Sequence[Result], recipes: Mapping[str, Sequence[tuple[str, str, str]]]
+    results: Sequence[Result],
+    recipes: Mapping[str, Sequence[tuple[str, str, str]]],
+    cells: Sequence[Result],
 ) -> str:
     rows, unlisted = [], [result for result in results if result.recipe]
     for entries in recipes.values():
@@ -116,10 +128,116 @@ def _overview(
         "the same dev split it is shown for).",
         "## Recipes",
         _table(RECIPE_HEADER, rows) if rows else "There are no recipes.",
-        "## Speed, memory, time",
+        "## What pretraining is worth",
+        _learning(cells) if cells else "Nothing was measured yet.",
+        "## Speed, memory, time, and other figures",
         _figure_table(figures, "../") if figures else "Nothing was measured yet.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _learning(cells: Sequence[Result]) -> str:
+    """Return the tables of results/learning."""
+    columns, rows = _names(cells, "column"), _names(cells, "row")
+    table = []
+    for row in rows:
+        line = [row]
+        for column in columns:
+            found = [
+                c.fields for c in cells if (c.fields["row"], c.fields["column"]) == (row, column)
+            ]
+            line.append(_mean_cell(found) if found else NOT_RUN)
+        table.append(line)
+    details = [
+        [
+            *(str(c.fields[name]) for name in ("column", "row", "seed")),
+            *(_percent(c.fields[name]) for name in ("cer", "wer", "cer_lm", "wer_lm", "accuracy")),
+            _number(c.fields["budget_minutes"]),
+            _number(c.fields["unlabelled_hours"], 1),
+            _number(c.fields["audio_hours_per_hour"]),
+            _number(c.fields["parameters"], 2, scale=1e-6),
+            str(c.fields["device"]),
+            str(c.fields["commit"]),
+            _link(c, "../"),
+        ]
+        for c in cells
+    ]
+    header = (
+        *("Column", "Row", "Seed", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),
+        *("Accuracy (%)", "Pretraining (min)", "Unlabelled audio (h)", "Audio hours per hour"),
+        *("Parameters (M)", "Device", "Commit", "File"),
+    )
+    return "\n\n".join(
+        [
+            "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
+            "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
+            "mean over seeds, in brackets the bootstrap 95 % interval over utterances (its bounds "
+            "averaged over seeds); then CER with the language model, and the number of seeds. "
+            "`digits-2min`: accuracy in % on speakers that were left out, instead of CER.",
+            _table(("Row", *columns), table),
+            f"![CER of every row, by column]({PLOT})",
+            _table(header, details),
+        ]
+    )
+
+
+def _names(cells: Sequence[Result], key: str) -> list[str]:
+    return list(dict.fromkeys(str(c.fields[key]) for c in cells))
+
+
+def _mean_cell(found: Sequence[Mapping[str, Any]]) -> str:
+    if all(cell["accuracy"] is not None for cell in found):
+        return f"{_percent(_mean([c['accuracy'] for c in found]))}, n={len(found)}"
+    low, high = (_mean([c["interval"][i] for c in found]) for i in (0, 1))
+    greedy, lm = (_mean([c[name] for c in found]) for name in ("cer", "cer_lm"))
+    return (
+        f"**{_percent(greedy)}** [{_percent(low)}, {_percent(high)}], LM {_percent(lm)}, "
+        f"n={len(found)}"
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _learning_plot(cells: Sequence[Result]) -> str:
+    """Return an SVG picture: a panel per column, a line per row, a dot per seed."""
+    panels, left, width, height = [], 130, 640, 20
+    top = 8
+    for column in _names(cells, "column"):
+        mine = [c.fields for c in cells if c.fields["column"] == column]
+        key = "cer" if mine[0]["accuracy"] is None else "accuracy"
+        bounds = [b for c in mine for b in (c["interval"] or [c[key]])]
+        low, high = math.floor(min(bounds) * 20) / 20, math.ceil(max(bounds) * 20) / 20
+        scale = (width - left - 20) / max(high - low, 0.05)
+        panels.append(f'<text x="4" y="{top + 14}" font-weight="bold">{column}, {key} (%)</text>')
+        for step in range(round((high - low) * 20) + 1):
+            x, share = left + scale * step / 20, low + step / 20
+            bottom = top + 24 + height * len({c["row"] for c in mine})
+            panels.append(
+                f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{top + 22}" y2="{bottom}" stroke="#ddd"/>'
+                f'<text x="{x:.0f}" y="{bottom + 12}" text-anchor="middle">{100 * share:.0f}</text>'
+            )
+        top += 24
+        for row in dict.fromkeys(c["row"] for c in mine):
+            y = top + height / 2
+            panels.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{row}</text>')
+            for cell in (c for c in mine if c["row"] == row):
+                first, last = cell["interval"] or [cell[key]] * 2
+                panels.append(
+                    f'<line x1="{left + scale * (first - low):.1f}" '
+                    f'x2="{left + scale * (last - low):.1f}" y1="{y}" y2="{y}" stroke="#88a"/>'
+                    f'<circle cx="{left + scale * (cell[key] - low):.1f}" cy="{y}" r="3.5" '
+                    'fill="#b33"/>'
+                )
+            top += height
+        top += 26
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" width="{width}" '
+        f'font-family="sans-serif" font-size="11" fill="#333">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(panels)}</svg>\n'
+    )
 
 
 def _with_table(readme: Path, results: Sequence[Result]) -> str:

@@ -22,7 +22,7 @@ from speechjepa.errors import SpeechJepaError
 SETTINGS = SyntheticCorpus(
     languages=tuple(sorted(LANGUAGES)), minutes=12, dev_minutes=0.2, test_minutes=0.1
 )
-RECORDED = {"digits": "en-us", "prompts-en": "en-us", "prompts-es": "es"}
+RECORDED = {"prompts-en": "en-us", "prompts-es": "es"}
 """Recorded corpora with text whose licence allows shipping, and who reads them for espeak-ng."""
 
 

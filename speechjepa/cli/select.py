@@ -31,7 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help="folders, manifests or hf:NAME")
     parser.add_argument("--minutes", type=float, required=True, metavar="N", help="how much")
-    parser.add_argument("--model", required=True, metavar="M", help="a bundle, or a run's folder")
+    parser.add_argument(
+        "--model", metavar="M", help="a bundle, or a run's folder (default: the shipped encoder)"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("labels.txt"), metavar="LABELS.txt"
     )
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
     from speechjepa.inference.select import SelectOptions, select
+    from speechjepa.models.shipped import shipped_encoder
     from speechjepa.progress import audio_bar
 
     options = SelectOptions(
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.output, table):
         if path.exists() and not args.overwrite:
             raise DataError("is there already; --overwrite replaces it", path=path)
-    model = load(args.model)
+    model = load(args.model or shipped_encoder())
     utterances = [
         utterance
         for location in args.data

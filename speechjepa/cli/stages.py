@@ -64,7 +64,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         help="take data and settings from this recipe instead (or give its .yaml file alone)",
     )
-    parser.add_argument("--init", type=Path, metavar="MODEL", help="bundle to start from")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="MODEL",
+        help="bundle to start from, `shipped` or `fresh` (default: the shipped encoder if it fits)",
+    )
     parser.add_argument("--preset", metavar="NAME", help="encoder: tiny (default), small, base")
     parser.add_argument("--encoder", choices=("native", "wav2vec2"), help="encoder type")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 0, or the recipe's")

@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.inference.surprise import predictor_of, surprise_of_file
     from speechjepa.inference.transcribe_files import find_recordings
 
-    model = load(args.model)
+    # A run's folder holds a fine-tuned model too, which has no predictor any more.
+    inside = Path(args.model) / "pretrain" / "bundle"
+    model = load(inside if inside.is_dir() else args.model)
     predictor_of(model)
     recordings = find_recordings(args.inputs)
     failed = 0

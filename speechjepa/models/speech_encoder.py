@@ -71,7 +71,7 @@ class SpeechEncoderConfig:
 
 
 PRESETS: dict[str, SpeechEncoderConfig] = {
-    "tiny": SpeechEncoderConfig(),
+    "tiny": SpeechEncoderConfig(frame_rate=25),
     "small": SpeechEncoderConfig(width=384, num_layers=10, num_heads=6, ffn_width=1536),
     "base": SpeechEncoderConfig(width=768, num_layers=12, num_heads=12, ffn_width=3072),
 }

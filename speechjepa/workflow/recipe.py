@@ -124,7 +124,9 @@ class Recipe:
     seed: int = 0
     """Seed of pretraining and fine-tuning, unless they give their own."""
     init: Path | None = None
-    """Bundle to start from: continued pretraining, or fine-tuning where `pretrain` is null."""
+    """Bundle to start from: continued pretraining, or fine-tuning where `pretrain` is null.
+    null = the encoder that comes with the package where it has the sizes of `encoder`, else fresh
+    weights; "shipped" and "fresh" ask for one of them."""
     licence: str = ""
     """Licence of the weights, stored in the bundle."""
     data: DataConfig = field(default_factory=DataConfig)

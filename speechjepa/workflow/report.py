@@ -46,7 +46,7 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
     recipe = load_yaml(run_dir / "recipe.yaml") if (run_dir / "recipe.yaml").exists() else {}
     states = _read_json(run_dir / "state.json").get("stages", {})
     results = _read_json(run_dir / "evaluate" / "results.json")
-    if recipe.get("pretrain", {}) is None and recipe.get("init") is None:
+    if recipe.get("pretrain", {}) is None and recipe.get("init") in (None, "fresh", "shipped"):
         # The folder may hold pretraining of an earlier recipe; this model has none of it.
         states.pop("pretrain", None)
         training = [("curves", "Training", curves(run_dir, ("finetune",)))]

@@ -17,6 +17,7 @@ from speechjepa.workflow.checking import check_data, frame_ms
 from speechjepa.workflow.corpora import Corpora, file_fingerprint, total_seconds
 from speechjepa.workflow.recipe import Recipe, save_recipe
 from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run_stages
+from speechjepa.workflow.start import describe_start, start_fingerprint, starting_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +98,7 @@ class Plan:
             ConfigError: There is no model to start from.
         """
         recipe = self.recipe
-        init = self._init_bundle
-        if init is not None and not (init / "config.json").exists():
-            raise ConfigError(
-                f"`init` must be a model, or a run folder with one, but {recipe.init} holds none"
-            )
+        logger.info("starts from %s", describe_start(recipe))
         if recipe.finetune is not None and not self._has_language_model:
             # Left in the bundle, it would go on to improve results and transcripts.
             forget_stage(self.run_dir, "language_model", LANGUAGE_MODEL_FILES)
@@ -183,7 +180,7 @@ class Plan:
             return {
                 "pretrain": to_dict(config),
                 "encoder": to_dict(recipe.encoder),
-                "init": self._init(),
+                "init": start_fingerprint(recipe),
                 "pool": self.corpora.fingerprint(self.corpora.pool, use_text=False),
             }
 
@@ -195,7 +192,7 @@ class Plan:
                 self.corpora.pool,
                 self.run_dir / "pretrain",
                 encoder=recipe.encoder,
-                init=self._init_bundle,
+                init=starting_bundle(recipe),
                 probe=self._probe(),
                 cache_dir=self.cache_dir,
             )
@@ -217,29 +214,17 @@ class Plan:
             return None
         return ProbeData(utterances=self.corpora.labelled, text=self.recipe.text)
 
-    @property
-    def _init_bundle(self) -> Path | None:
-        """The bundle to start from; `init` may also name a run folder."""
-        init = self.recipe.init
-        if init is None or (init / "config.json").exists():
-            return init
-        inside = [init / stage / "bundle" for stage in ("pretrain", "finetune")]
-        return next((path for path in inside if (path / "config.json").exists()), init)
-
-    def _init(self) -> dict[str, Any] | None:
-        return None if self._init_bundle is None else file_fingerprint(self._init_bundle)
-
     def _finetune(self) -> Stage:
         recipe, config = self.recipe, self.recipe.finetune
         assert config is not None
-        start = self.run_dir / "pretrain" / "bundle" if recipe.pretrain else self._init_bundle
+        start = self.run_dir / "pretrain" / "bundle" if recipe.pretrain else starting_bundle(recipe)
 
         def inputs() -> dict[str, Any]:
             return {
                 "finetune": to_dict(config),
                 "text": to_dict(recipe.text),
                 "encoder": to_dict(recipe.encoder),
-                "init": self._init(),
+                "init": start_fingerprint(recipe),
                 "train": self.corpora.fingerprint(self.corpora.labelled),
                 "dev": self.corpora.fingerprint(self.corpora.dev),
             }

@@ -1,0 +1,51 @@
+"""What a recipe's training starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from speechjepa.errors import ConfigError
+from speechjepa.models.shipped import SHIPPED, checksum, fits_shipped, shipped_encoder
+from speechjepa.workflow.corpora import file_fingerprint
+from speechjepa.workflow.recipe import Recipe
+
+
+def starting_bundle(recipe: Recipe) -> Path | None:
+    """Return the bundle to start from, None = fresh weights; `init` may also name a run folder.
+
+    Raises:
+        ConfigError: There is no model to start from.
+        ModelError: The shipped encoder is damaged.
+    """
+    init = recipe.init
+    if init is None:
+        return shipped_encoder() if fits_shipped(recipe.encoder) else None
+    if init == Path("fresh"):
+        return None
+    if init == Path("shipped"):
+        return shipped_encoder()
+    for path in (init, *(init / stage / "bundle" for stage in ("pretrain", "finetune"))):
+        if (path / "config.json").exists():
+            return path
+    raise ConfigError(
+        f"`init` must be a model, or a run folder with one, or shipped or fresh, but {init} "
+        "holds none"
+    )
+
+
+def start_fingerprint(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what training depends on in the bundle that it starts from."""
+    bundle = starting_bundle(recipe)
+    if bundle is None:
+        return None
+    if bundle == SHIPPED:  # wherever the package is installed
+        return {"shipped": checksum(bundle)}
+    return file_fingerprint(bundle)
+
+
+def describe_start(recipe: Recipe) -> str:
+    """Return in words what training starts from."""
+    named = {None: "fresh weights", SHIPPED: "the encoder that comes with speechjepa"}
+    bundle = starting_bundle(recipe)
+    return named.get(bundle, str(bundle))

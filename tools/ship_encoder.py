@@ -1,0 +1,138 @@
+"""Write the encoder of a run into speechjepa/assets/, with its checksum and its model card.
+
+    speechjepa run recipes/pretrained/tiny.yaml --data-root DATA
+    python tools/ship_encoder.py runs/pretrained-tiny
+
+Weights are stored in bfloat16; everything that is not trained (window, mel filters) in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from speechjepa.models.bundle import (
+    WEIGHTS_FILE,
+    Bundle,
+    load_bundle,
+    num_parameters,
+    save_bundle,
+)
+from speechjepa.models.shipped import CHECKSUM_FILE, SHIPPED
+
+ROOT = Path(__file__).resolve().parent.parent
+LICENCE = "CC BY-SA 4.0"
+MAX_BYTES = 12_000_000
+
+
+def main() -> None:
+    """Write the asset."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", type=Path, help="run folder of recipes/pretrained/tiny.yaml")
+    parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
+    options = parser.parse_args()
+    run: Path = options.run
+    source = load_bundle(run / "finetune" / "bundle")
+    stages = {name: _settings(source, name) for name in ("pretrain", "finetune")}
+    encoder = Bundle(encoder=source.encoder, training=stages, licence=LICENCE)
+    folder = save_bundle(encoder, options.output)
+    digest = shrink(folder / WEIGHTS_FILE, {name for name, _ in source.encoder.named_parameters()})
+    (folder / CHECKSUM_FILE).write_text(f"{digest}  {WEIGHTS_FILE}\n", encoding="ascii")
+    phone_error = json.loads((run / "evaluate" / "results.json").read_text("utf-8"))["cer"]
+    card = model_card(stages, num_parameters(source.encoder), phone_error, digest)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    size = (folder / WEIGHTS_FILE).stat().st_size
+    if size > MAX_BYTES:
+        raise SystemExit(f"{folder / WEIGHTS_FILE}: {size} bytes are more than {MAX_BYTES}")
+    print(f"{folder}: {size / 1e6:.1f} MB, {digest}")
+
+
+def _settings(bundle: Bundle, stage: str) -> dict[str, Any]:
+    """Return what a bundle says about a stage, without where things were on this machine."""
+    return {key: value for key, value in bundle.training[stage].items() if key != "init"}
+
+
+def shrink(path: Path, parameters: set[str]) -> str:
+    """Store the trained tensors of a file in bfloat16, and return the file's SHA-256."""
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if name.removeprefix("encoder.") in parameters:
+            tensors[name] = tensor.to(torch.bfloat16)
+    save_file(tensors, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def model_card(stages: dict[str, Any], parameters: int, phone_error: float, digest: str) -> str:
+    """Return the model card: data, licence, how it was made, figures."""
+    pretrain, finetune = stages["pretrain"], stages["finetune"]
+    figures = "\n".join(_figures())
+    return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
+
+{parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
+
+## What it is for
+
+The default start of fine-tuning and of further pretraining. By itself it transcribes nothing.
+
+## How it was made
+
+`speechjepa run recipes/pretrained/tiny.yaml`, then `tools/ship_encoder.py`:
+
+1. JEPA with an EMA teacher and an anchor of MFCC clusters: {pretrain["minutes"]:.0f} minutes,
+   {pretrain["steps"]} steps, {pretrain["audio_hours_seen"]:.0f} hours of audio heard, of
+   {pretrain["unlabelled_hours"]:.1f} hours. No text.
+2. CTC on phones: {finetune["minutes"]:.0f} minutes on {finetune["label_minutes"] / 60:.1f} hours.
+   **This stage is supervised**: the phones are espeak-ng's reading of what its voices say, and of
+   the transcripts of the recorded prompts. Phone error rate on voices that it never heard:
+   {100 * phone_error:.1f} %. The head is not shipped.
+
+## Data
+
+| Corpus | Used in | Licence |
+| --- | --- | --- |
+| Synthetic speech in 40 languages, rooms and noise added | 1, 2 | espeak-ng's voices |
+| Wyandot words and phrases | 1 | CC0 |
+| Spoken English digits, six speakers | 1 | CC BY-SA 4.0 |
+| English and Spanish telephone prompts | 1, 2 | CC BY-SA 3.0 |
+| Portuguese telephone prompts | 1 | CC BY-SA 3.0 |
+
+No Mboshi and no Cherokee audio.
+
+## Licence
+
+{LICENCE}. Attribution: Free Spoken Digit Dataset; the recorded telephone prompts of Asterisk;
+the Wyandot recordings; the voices of espeak-ng.
+
+## Figures
+
+Ten minutes of labels, fine-tuning alone, greedy decoding on dev, from `results/learning/`:
+
+{figures}
+
+## Limits
+
+The recipes `prompts` and `quickstart` start from fresh weights: this encoder has seen the
+transcripts of the prompts, and heard the voices and sentences of the synthesiser.
+It has heard no child, little noise of the field and few real voices.
+"""
+
+
+def _figures() -> list[str]:
+    rows = ["| Column | Start | Seed | CER (%) |", "| --- | --- | --- | --- |"]
+    for path in sorted((ROOT / "results" / "learning").glob("*/*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        if cell["row"] in ("shipped", "labels_only") and cell["cer"] is not None:
+            rows.append(
+                f"| {cell['column']} | {cell['row']} | {cell['seed']} | {100 * cell['cer']:.1f} |"
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
