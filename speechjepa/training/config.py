@@ -302,6 +302,8 @@ class FinetuneConfig:
     """Encoder dropout; probability."""
     drop_path: float = 0.1
     """Drop-path; probability."""
+    inherit_head: bool = True
+    """Start the head from that of `init`, where it has one, for the symbols that both have."""
     upsample: int | None = None
     """Logit frames per encoder frame; None = 2 for 25 Hz encoders, else 1."""
     schedule: tuple[float, float, float] = (0.1, 0.4, 0.5)

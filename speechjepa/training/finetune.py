@@ -38,6 +38,7 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
+from speechjepa.training.inherit import inherit_head
 from speechjepa.training.labelled import (
     LabelledItems,
     greedy_error_rates,
@@ -311,6 +312,9 @@ def finetune(
     )
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
+    start = None if init is None else load_bundle(init)
+    if start is not None and config.inherit_head:
+        inherit_head(model, data.vocabulary, start)
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
@@ -322,16 +326,16 @@ def finetune(
         "parameters": num_parameters(model),
     }
     save_json(settings, run_dir / "config.json")
-    before = {} if init is None else load_bundle(init).training
+    training = ({} if start is None else start.training) | {"finetune": settings}
     try:
         _fit(module, config, run_dir, earlier)
     except CollapseError as error:
         if module.best_weights:
-            bundle = _finish(module, text, before | {"finetune": settings}, run_dir)
+            bundle = _finish(module, text, training, run_dir)
             kept = f"The best state before that, of step {module.best['step']}, is kept: {bundle}"
             raise CollapseError(f"{error} {kept}") from None
         raise
-    return _finish(module, text, before | {"finetune": settings}, run_dir)
+    return _finish(module, text, training, run_dir)
 
 
 def _finish(
