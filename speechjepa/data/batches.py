@@ -140,8 +140,14 @@ class BatchPlan:
         return [batches[i] for i in generator.permutation(len(batches))]
 
     def fullest(self) -> list[tuple[int, int]]:
-        """Return the batch of the first epoch that holds the most audio, to measure a step on."""
-        batch = max(self.epoch(0), key=lambda items: int(self.lengths[items].sum()))
+        """Return the batch of the first epoch that holds the most audio, to measure a step on.
+
+        A single item that is longer than a batch may be is no measure of the others.
+        """
+        batches = self.epoch(0)
+        seconds = [int(self.lengths[items].sum()) for items in batches]
+        usual = [s if s <= self.max_samples else 0 for s in seconds]
+        batch = batches[int(np.argmax(usual if any(usual) else seconds))]
         return [(item, _key(self.seed, 0, item)) for item in batch]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

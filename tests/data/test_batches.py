@@ -186,3 +186,9 @@ def test_the_fullest_batch_is_the_one_with_the_most_audio():
     plan = BatchPlan(lengths, 3.0)
     assert [item for item, _ in plan.fullest()] == [2]
     assert plan.fullest() in [batch for batch, _ in zip(plan, range(4), strict=False)]
+
+
+def test_an_item_longer_than_a_batch_is_not_what_a_step_is_measured_on():
+    plan = BatchPlan(np.array([16000, 16000, 480000, 8000]), 3.0)
+    assert 2 not in [item for item, _ in plan.fullest()]
+    assert [item for item, _ in BatchPlan(np.array([480000]), 3.0).fullest()] == [0]
