@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from speechjepa.audio.files import probe_audio, read_audio
 from speechjepa.errors import AudioError, ModelError
@@ -27,7 +28,8 @@ class Surprise:
     times: NDArray[np.float64]
     """(T,) middle of each frame (seconds)."""
     error: NDArray[np.float32]
-    """(T,) mean square of what was predicted of the frame less its representation."""
+    """(T,) one minus the cosine between a frame's representation and what was predicted of it:
+    0 = as expected, 1 = nothing was known of it, 2 = the opposite."""
     seconds: float
     """Length of the recording."""
 
@@ -84,8 +86,10 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     """Return the surprise of at most some 15 seconds of speech.
 
     Spans as long as in pretraining are hidden in turn, half of the frames at a time, until every
-    frame was hidden as often as a span is long; a frame's error is the mean over these. The energy
-    of V-JEPA's surprise (https://arxiv.org/abs/2502.11831), over frames instead of future video.
+    frame was hidden as often as a span is long; a frame's error is the mean over these. The cosine
+    and not the squared error of training: what is loud or rare has large targets, which says little
+    of whether it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of
+    future video (https://arxiv.org/abs/2502.11831).
 
     Args:
         model: A pretrained JEPA, with its predictor.
@@ -115,8 +119,8 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     predictions, _ = network.predict(
         features.expand(count, -1, -1).contiguous(), frames.expand(count).contiguous(), hidden
     )
-    squares = (predictions.float() - targets.float()).square().mean(dim=-1)  # (2 * span, T)
-    error = (squares * hidden).sum(dim=0) / hidden.sum(dim=0)
+    likeness = functional.cosine_similarity(predictions.float(), targets.float(), dim=-1)
+    error = ((1 - likeness) * hidden).sum(dim=0) / hidden.sum(dim=0)  # (T,)
     return Surprise(
         times=offset + (np.arange(num_frames, dtype=np.float64) + 0.5) / rate,
         error=error.cpu().numpy(),

@@ -29,7 +29,7 @@ SIZES = {
 }
 
 
-def jepa(projection_width=None, layers=2):
+def jepa(projection_width=None):
     torch.manual_seed(0)
     encoder = build_encoder(SpeechEncoderConfig(**SIZES))
     sizes = PredictorConfig(
@@ -37,7 +37,7 @@ def jepa(projection_width=None, layers=2):
         predictor_width=8,
         predictor_layers=2,
         projection_width=projection_width,
-        average_top_k_layers=layers,
+        average_top_k_layers=2,
         mask_length_seconds=0.2,
     )
     network = build_predictor(encoder, sizes).eval()
@@ -58,18 +58,22 @@ def test_every_frame_has_an_error_and_a_time(speech, projection_width):
     assert np.isfinite(found.error).all() and (found.error > 0).all()
 
 
-def test_a_predictor_of_nothing_errs_by_the_variance_of_the_targets(speech):
-    model = jepa(layers=1)
+def test_a_predictor_of_nothing_knows_nothing_and_one_that_is_right_is_not_surprised(
+    speech, monkeypatch
+):
+    model = jepa()
     network = model.bundle.predictor
     for name, parameter in network.named_parameters():
         if not name.startswith("encoder."):
             torch.nn.init.zeros_(parameter)
-    encoder, lengths = model.encoder, torch.tensor([len(speech)])
+    assert surprise(model, speech).error == pytest.approx(1.0)
     with torch.no_grad():
-        features, frames = encoder.extract_features(speech[None], lengths)
-        heard = encoder.contextualize(features, frames, return_ffn=True)
-    targets = layer_targets(heard.ffn_outputs, frames, 1)
-    assert surprise(model, speech).score == pytest.approx(float(targets.square().mean()), rel=1e-3)
+        lengths = torch.tensor([len(speech)])
+        features, frames = model.encoder.extract_features(speech[None], lengths)
+        heard = model.encoder.contextualize(features, frames, return_ffn=True)
+    targets = layer_targets(heard.ffn_outputs, frames, 2)
+    monkeypatch.setattr(network, "predict", lambda *_: (3 * targets, None))
+    assert surprise(model, speech).error == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_file_is_heard_like_its_samples_and_in_pieces_when_long(tmp_path, speech):
