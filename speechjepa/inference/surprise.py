@@ -86,7 +86,8 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     """Return the surprise of at most some 15 seconds of speech.
 
     Spans as long as in pretraining are hidden in turn, half of the frames at a time, until every
-    frame was hidden as often as a span is long; a frame's error is the mean over these. The cosine
+    frame was hidden as often as a span is long, and again with spans twice as long: the short ones
+    find what is wrong inside a sound, the long ones what does not go together. The cosine
     and not the squared error of training: what is loud or rare has large targets, which says little
     of whether it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of
     future video (https://arxiv.org/abs/2502.11831).
@@ -111,16 +112,8 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     num_frames = int(frames[0])
     features = features[:, :num_frames]
     targets = _targets(network, config, features, frames)
-    phase = torch.arange(num_frames, device=model.device)[None] + torch.arange(
-        2 * span, device=model.device
-    ).unsqueeze(1)
-    hidden = phase % (2 * span) < span  # (2 * span, T)
-    count = len(hidden)
-    predictions, _ = network.predict(
-        features.expand(count, -1, -1).contiguous(), frames.expand(count).contiguous(), hidden
-    )
-    likeness = functional.cosine_similarity(predictions.float(), targets.float(), dim=-1)
-    error = ((1 - likeness) * hidden).sum(dim=0) / hidden.sum(dim=0)  # (T,)
+    errors = [_error(network, features, frames, targets, width) for width in (span, 2 * span)]
+    error = torch.stack(errors).mean(dim=0)
     return Surprise(
         times=offset + (np.arange(num_frames, dtype=np.float64) + 0.5) / rate,
         error=error.cpu().numpy(),
@@ -128,9 +121,24 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     )
 
 
+def _error(
+    network: ContextPredictionModel, features: Tensor, frames: Tensor, targets: Tensor, span: int
+) -> Tensor:
+    """Return (T,) the error of every frame, hidden `span` times in spans of as many frames."""
+    places = torch.arange(features.shape[1], device=features.device)[None]
+    phases = torch.arange(2 * span, device=features.device)[:, None]
+    hidden = (places + phases) % (2 * span) < span  # (2 * span, T)
+    count = len(hidden)
+    predictions, _ = network.predict(
+        features.expand(count, -1, -1).contiguous(), frames.expand(count).contiguous(), hidden
+    )
+    likeness = functional.cosine_similarity(predictions.float(), targets.float(), dim=-1)
+    return ((1 - likeness) * hidden).sum(dim=0) / hidden.sum(dim=0)
+
+
 def shortest_samples(model: SpeechModel) -> int:
-    """Return how many samples it takes to hide one span and see as much."""
-    return (2 * _span(model) + 1) * model.hop
+    """Return how many samples it takes to hide the longer span and see as much."""
+    return (4 * _span(model) + 1) * model.hop
 
 
 def _span(model: SpeechModel) -> int:
