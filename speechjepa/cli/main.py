@@ -26,6 +26,7 @@ COMMANDS = {
     "transcribe": "transcribe",
     "select": "select",
     "surprise": "surprise",
+    "convert": "convert",
     "info": "info",
 }
 

@@ -158,12 +158,15 @@ def update_bundle(folder: Path, **entries: Any) -> None:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle.
+    """Read a bundle, or a folder that `transformers` wrote (`speechjepa.models.published`).
 
     Raises:
         ModelError: It is not a bundle, or not a readable one; the message says what is missing.
     """
     folder = Path(folder)
+    published = _published(folder)
+    if published is not None:
+        return published
     entry = _read_config(folder)
     where = str(folder / CONFIG_FILE)
     try:
@@ -197,6 +200,17 @@ def load_bundle(folder: str | Path) -> Bundle:
     _load_weights(module, folder / WEIGHTS_FILE)
     module.eval()
     return bundle
+
+
+def _published(folder: Path) -> Bundle | None:
+    """Return what is in the folder, where that is a checkpoint of `transformers`."""
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # said by what reads it as a bundle
+        return None
+    from speechjepa.models.published import is_published, read_published  # which needs this module
+
+    return read_published(folder) if isinstance(content, dict) and is_published(content) else None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -55,6 +55,13 @@ class Wav2Vec2Config:
     """Frames of the convolution that tells positions."""
     position_groups: int = 16
     """Groups of channels of that convolution."""
+    position_layers: int | None = None
+    """This many convolutions tell positions, each followed by a layer norm (data2vec); None = one,
+    with weight norm."""
+    feature_norm: bool = True
+    """Whether waveform features are layer-normed before their projection."""
+    adapter_width: int | None = None
+    """Channels of the adapter at the end of each block (MMS); None = no adapters."""
     layer_norm_eps: float = 1e-5
     """Added to variances of layer norms."""
     normalize_waveform: bool = True
@@ -83,9 +90,12 @@ class Wav2Vec2Config:
         sizes = ["width", "num_layers", "num_heads", "ffn_width"]
         sizes += ["position_kernel", "position_groups"]
         sizes += ["conv_widths", "conv_kernels", "conv_strides"]
+        sizes += ["position_layers", "adapter_width"]
         require_at_least(self, dict.fromkeys(sizes, 1))
         dropped = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
         require_probabilities(self, (*dropped, "layerdrop"))
+        if self.adapter_width is not None and not self.pre_norm:
+            raise ConfigError("`adapter_width` takes `pre_norm`: only such models have adapters")
         for name in ("num_heads", "position_groups"):
             if self.width % getattr(self, name):
                 raise ConfigError(
@@ -144,13 +154,17 @@ class Wav2Vec2(Encoder):
             bias=config.conv_bias,
             layer_norm_eps=config.layer_norm_eps,
         )
-        self.feature_norm = nn.LayerNorm(config.conv_widths[-1], eps=config.layer_norm_eps)
+        self.feature_norm: nn.Module = nn.Identity()
+        if config.feature_norm:
+            self.feature_norm = nn.LayerNorm(config.conv_widths[-1], eps=config.layer_norm_eps)
         self.feature_projection = nn.Linear(config.conv_widths[-1], config.width)
         self.input_dropout = Dropout(config.input_dropout)
         self.mask_embedding = nn.Parameter(torch.rand(config.width))
-        self.positions = PositionalConvolution(
-            config.width, config.position_kernel, config.position_groups
-        )
+        sizes = (config.width, config.position_kernel, config.position_groups)
+        if config.position_layers is None:
+            self.positions: nn.Module = PositionalConvolution(*sizes)
+        else:
+            self.positions = PositionalConvolutions(*sizes, config.position_layers)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -204,7 +218,7 @@ class Wav2Vec2(Encoder):
         if context_mask is not None:
             visible = visible & context_mask
         x = features.masked_fill(~visible[:, :, None], 0.0)
-        x = x + self.positions(x)
+        x = x + self.positions(x, visible)
         indices = None
         if context_mask is not None:
             x, lengths, indices = pack_visible(x, visible)
@@ -252,10 +266,55 @@ class PositionalConvolution(nn.Module):
         trained = {name: p.requires_grad for name, p in self.named_parameters()}
         return _rebuild_positions, (self.sizes, self.state_dict(), trained, self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the embedding (B, T, D) of frames x (B, T, D)."""
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Return the embedding (B, T, D) of frames x (B, T, D), zeros where not visible (B, T)."""
         y = self.convolution(x.transpose(1, 2))[:, :, : x.shape[1]]
         return functional.gelu(y).transpose(1, 2)
+
+
+class PositionalConvolutions(nn.Module):
+    """Several grouped convolutions over time, each with a layer norm and GELU (data2vec).
+
+    https://arxiv.org/abs/2202.03555. Padding becomes silence again before every convolution.
+
+    Args:
+        width: Channels D.
+        kernel: Frames of each kernel; an even one sees one frame more of the past.
+        groups: Groups of channels.
+        layers: How many convolutions.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, layers: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
+            for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Return the embedding (B, T, D) of frames x (B, T, D), some of them visible (B, T)."""
+        for convolution in self.convolutions:
+            x = x.masked_fill(~visible[:, :, None], 0.0)
+            y = convolution(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
+            x = functional.gelu(functional.layer_norm(y, y.shape[-1:]))
+        return x
+
+
+class Adapter(nn.Module):
+    """A narrow feed-forward part that is trained for one language (MMS).
+
+    https://arxiv.org/abs/2305.13516
+    """
+
+    def __init__(self, width: int, adapter_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.down = _linear(width, adapter_width)
+        self.up = _linear(adapter_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what is added to frames x (B, T, D)."""
+        return self.up(functional.relu(self.down(self.norm(x))))
 
 
 class Attention(nn.Module):
@@ -293,13 +352,17 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
         self.activation_dropout = Dropout(config.activation_dropout)
+        self.adapter: Adapter | None = None
+        if config.adapter_width is not None and config.pre_norm:
+            self.adapter = Adapter(config.width, config.adapter_width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the block's output and its feed-forward output, both (B, T, D)."""
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             ffn_output = self._feed_forward(self.ffn_norm(x))
-            return x + self.dropout(ffn_output), ffn_output
+            x = x + self.dropout(ffn_output)
+            return x if self.adapter is None else x + self.adapter(x), ffn_output
         x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
         ffn_output = self._feed_forward(x)
         return self.ffn_norm(x + self.dropout(ffn_output)), ffn_output

@@ -211,16 +211,10 @@ class FinetuneModule(RecordingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the clock, the place in the data and the best state so far."""
-        checkpoint["speechjepa"] = {
-            "seconds": self.budget.seconds,
-            "batches": self.batches,
-            "precision": self.precision_name,
-        }
-        checkpoint["best"] = {
-            "result": self.best,
-            "weights": self.best_weights,
-            "evaluated": self._evaluated,
-        }
+        checkpoint["speechjepa"] = {"seconds": self.budget.seconds, "batches": self.batches}
+        checkpoint["speechjepa"]["precision"] = self.precision_name
+        checkpoint["best"] = {"result": self.best, "weights": self.best_weights}
+        checkpoint["best"]["evaluated"] = self._evaluated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the best state so far."""
@@ -237,9 +231,8 @@ class FinetuneModule(RecordingModule):
         self.doctor.heard(step, rates.cer)
         if rates.cer < self.best["cer"]:
             self._keep({"cer": rates.cer, "wer": rates.wer, "step": step})
-        patience = self.config.patience
         readings = (step - self.best["step"]) // cast(int, self.config.evaluate_every)
-        if patience is not None and readings >= patience:
+        if self.config.patience is not None and readings >= self.config.patience:
             logger.info("no better dev CER in %d readings: stopping at step %d", readings, step)
             self.trainer.should_stop = True
 
@@ -312,30 +305,36 @@ def finetune(
     )
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
-    start = None if init is None else load_bundle(init)
-    if start is not None and config.inherit_head:
-        inherit_head(model, data.vocabulary, start)
+    start = _start_head(model, data, init, config)
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
     settings = {
-        "finetune": to_dict(config),
-        "init": None if init is None else str(init),
+        **{"finetune": to_dict(config), "init": None if init is None else str(init)},
         "label_minutes": data.minutes,
         "utterances": len(data.items),
         "parameters": num_parameters(model),
     }
     save_json(settings, run_dir / "config.json")
-    training = ({} if start is None else start.training) | {"finetune": settings}
+    training = start.training | {"finetune": settings}
     try:
         _fit(module, config, run_dir, earlier)
     except CollapseError as error:
-        if module.best_weights:
-            bundle = _finish(module, text, training, run_dir)
-            kept = f"The best state before that, of step {module.best['step']}, is kept: {bundle}"
-            raise CollapseError(f"{error} {kept}") from None
-        raise
+        if not module.best_weights:
+            raise
+        bundle = _finish(module, text, training, run_dir)
+        kept = f"The best state before that, of step {module.best['step']}, is kept: {bundle}"
+        raise CollapseError(f"{error} {kept}") from None
     return _finish(module, text, training, run_dir)
+
+
+def _start_head(
+    model: CtcModel, data: LabelledItems, init: str | Path | None, config: FinetuneConfig
+) -> Bundle:
+    start = load_bundle(init) if init is not None else Bundle(encoder=model.encoder)
+    if config.inherit_head:
+        inherit_head(model, data.vocabulary, start)
+    return start
 
 
 def _finish(

@@ -46,7 +46,7 @@ def test_every_third_party_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     requirements = [*project["dependencies"]]
-    requirements += extras["lm"] + extras["voices"] + extras["synthetic"]
+    requirements += extras["lm"] + extras["voices"] + extras["synthetic"] + extras["dev"]
     declared = set()
     for requirement in requirements:
         name = re.split(r"[<>=!~;\[ ]", requirement)[0].lower()
@@ -71,12 +71,16 @@ def test_constraints_fix_every_dependency_within_its_range() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    fixed = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    fixed = dict(
+        line.lower().replace("_", "-").split("==")
+        for line in lines
+        if line and not line.startswith("#")
+    )
     wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     for requirement in map(Requirement, wanted):
         if requirement.name == "speechjepa":  # an extra that includes another
             continue
-        name = requirement.name.lower()
+        name = requirement.name.lower().replace("_", "-")
         assert name in fixed, f"constraints.txt lacks {name}"
         assert requirement.specifier.contains(fixed[name]), (
             f"{name}=={fixed[name]}: not {requirement}"

@@ -10,49 +10,13 @@ import torch
 
 from speechjepa.errors import ConfigError
 from speechjepa.models.pretraining import ContrastiveModel
+from speechjepa.models.published import published_name
 from speechjepa.models.wav2vec2 import PRESETS, Wav2Vec2, Wav2Vec2Config, preset_config
 from speechjepa.nn.quantizer import GumbelQuantizer
 from speechjepa.nn.waveform_encoder import normalize_waveform
 from speechjepa.objectives.contrastive import contrastive_loss, diversity_loss, sample_distractors
 
 STYLES = ("base", "large")
-
-NAMES = (
-    ("feature_encoder.convolutions.", "feature_extractor.conv_layers.", ".conv."),
-    ("feature_encoder.norms.", "feature_extractor.conv_layers.", ".layer_norm."),
-    ("feature_norm.", "feature_projection.layer_norm.", None),
-    ("feature_projection.", "feature_projection.projection.", None),
-    ("mask_embedding", "masked_spec_embed", None),
-    ("positions.convolution.", "encoder.pos_conv_embed.conv.", None),
-    ("norm.", "encoder.layer_norm.", None),
-    ("blocks.", "encoder.layers.", None),
-)
-PARTS = (
-    ("attention_norm.", "layer_norm."),
-    ("ffn_norm.", "final_layer_norm."),
-    ("ffn_in.", "feed_forward.intermediate_dense."),
-    ("ffn_out.", "feed_forward.output_dense."),
-    ("attention.query.", "attention.q_proj."),
-    ("attention.key.", "attention.k_proj."),
-    ("attention.value.", "attention.v_proj."),
-    ("attention.output.", "attention.out_proj."),
-)
-
-
-def published_name(name: str) -> str:
-    """Translate one of our parameter names to that of the `transformers` package."""
-    for ours, theirs, layer_part in NAMES:
-        if name.startswith(ours):
-            rest = name.removeprefix(ours)
-            if layer_part:
-                index, _, parameter = rest.partition(".")
-                return f"{theirs}{index}{layer_part}{parameter}"
-            if ours == "blocks.":
-                index, _, rest = rest.partition(".")
-                part = next(pair for pair in PARTS if rest.startswith(pair[0]))
-                rest = f"{index}.{part[1]}{rest.removeprefix(part[0])}"
-            return theirs + rest
-    raise AssertionError(f"no published name for {name}")
 
 
 def small_config(style: str, **changes: object) -> Wav2Vec2Config:

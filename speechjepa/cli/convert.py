@@ -1,0 +1,69 @@
+"""`speechjepa convert`: published checkpoints in, and out again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOG = """\
+SRC is a folder of this project or of transformers, or the hub's OWNER/NAME. Wav2Vec2, XLS-R, MMS,
+HuBERT and data2vec-audio are read, for pretraining, encoder only, and CTC. Every command takes such
+a folder as its model too; converting once saves the reading.
+
+  speechjepa convert facebook/mms-1b-all mms-swahili --language swh
+  speechjepa convert runs/my_language for_transformers --to hf
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `convert` command."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="read a published checkpoint, or write a model for transformers",
+        description="Turn a model into a bundle of this project, or into a folder that "
+        "transformers loads.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="folder, run, or OWNER/NAME of the hub")
+    parser.add_argument("target", metavar="DST", type=Path, help="folder to write; must be new")
+    parser.add_argument("--to", choices=("bundle", "hf"), default="bundle", help="(bundle)")
+    parser.add_argument("--language", metavar="CODE", help="which adapter, where there are several")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the folder; return 0."""
+    from speechjepa.errors import DataError
+    from speechjepa.inference.model import load
+    from speechjepa.models.bundle import save_bundle
+    from speechjepa.models.published import read_published
+    from speechjepa.models.published_write import write_published
+
+    target: Path = args.target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError("is there already; name another folder", path=target)
+    source = Path(args.source)
+    if not source.exists() and args.source.count("/") == 1:
+        source = _fetch(args.source)
+    bundle = load(source).bundle if args.language is None else read_published(source, args.language)
+    if args.to == "hf":
+        write_published(bundle, target)
+    else:
+        save_bundle(bundle, target)
+    print(target)
+    return 0
+
+
+def _fetch(name: str) -> Path:
+    """Return where a checkpoint of the hub is, after fetching it once."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from speechjepa.errors import ModelError
+
+    wanted = ["*.json", "*.safetensors", "pytorch_model*.bin", "adapter.*.bin"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{name}: no such folder, and it cannot be fetched: {reason}") from error

@@ -1,0 +1,39 @@
+"""`speechjepa convert` as typed."""
+
+from __future__ import annotations
+
+from speechjepa.cli.main import main
+from speechjepa.models.bundle import load_bundle
+from tests.models.test_published import published, stored
+
+
+def test_there_and_back_again(tmp_path, capsys):
+    folder = stored(published("wav2vec2-large"), tmp_path / "m")
+    assert main(["convert", str(folder), str(tmp_path / "ours")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'ours'}\n"
+    assert load_bundle(tmp_path / "ours").vocabulary == load_bundle(folder).vocabulary
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "hf"]) == 0
+    theirs, ours = ((f / "model.safetensors").stat().st_size for f in (folder, tmp_path / "back"))
+    assert theirs == ours
+
+
+def test_nothing_is_overwritten_and_what_is_missing_is_named(tmp_path, capsys):
+    folder = stored(published("wav2vec2-base"), tmp_path / "m")
+    assert main(["convert", str(folder), str(folder)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "no" / "such"), str(tmp_path / "new")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_fetched_is_an_error(tmp_path, capsys, monkeypatch):
+    import huggingface_hub
+
+    def offline(name, **_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    assert main(["convert", "facebook/none", str(tmp_path / "new")]) == 2
+    assert "facebook/none: no such folder, and it cannot be fetched: no network" in (
+        capsys.readouterr().err
+    )

@@ -1,0 +1,259 @@
+"""Checkpoints of `transformers` give the same layers, logits and files as `transformers` itself."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from speechjepa.errors import DataError, ModelError
+from speechjepa.models.bundle import load_bundle, load_init, save_bundle
+from speechjepa.models.published import read_published
+from speechjepa.models.published_write import write_published
+from speechjepa.nn.waveform_encoder import normalize_waveform
+from speechjepa.text.normalize import normalize_text
+from tests.models.test_wav2vec2 import audio, run_published
+
+SMALL = {
+    "conv_dim": [16] * 7,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 8,
+    "pad_token_id": 0,
+}
+LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+KINDS = {
+    "wav2vec2-base": ("Wav2Vec2", {"num_conv_pos_embeddings": 16}),
+    "wav2vec2-large": ("Wav2Vec2", {"num_conv_pos_embeddings": 16, **LARGE}),
+    "hubert-base": ("Hubert", {"num_conv_pos_embeddings": 16, "feat_proj_layer_norm": False}),
+    "hubert-large": ("Hubert", {"num_conv_pos_embeddings": 16, **LARGE}),
+    "data2vec": ("Data2VecAudio", {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}),
+}
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A"]
+
+
+def published(kind, head="ForCTC", **changes):
+    """A small random model of `transformers`, every weight of which takes part."""
+    import transformers
+
+    name, sizes = KINDS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **sizes, **changes})
+    model = getattr(transformers, name + head)(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def stored(model, folder, letters=LETTERS, **preprocessor):
+    model.save_pretrained(folder)
+    ids = letters if isinstance(letters, dict) else {s: i for i, s in enumerate(letters)}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"do_normalize": False, **preprocessor})
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_and_logits_are_those_of_transformers(kind, tmp_path):
+    model = published(kind)
+    bundle = read_published(stored(model, tmp_path / "m"))
+    waveform, lengths = audio(8000, 8000)
+    expected = run_published(model.base_model, waveform)
+    with torch.no_grad():
+        output = bundle.encoder(waveform, lengths, return_layers=True)
+        logits, _ = bundle.ctc(waveform, lengths)
+        theirs = model(waveform).logits
+    for ours, layer in zip([*output.layers, output.features], expected, strict=True):
+        torch.testing.assert_close(ours, layer, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, theirs, atol=1e-4, rtol=0)
+    assert logits.std() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-large", "hubert-large", "data2vec"])
+def test_padding_in_the_batch_changes_nothing_in_either(kind, tmp_path):
+    model = published(kind)
+    bundle = read_published(stored(model, tmp_path / "m"))
+    waveform, lengths = audio(8000, 5000)
+    waveform = waveform.masked_fill(torch.arange(8000) >= lengths[:, None], 0.0)
+    mask = (torch.arange(8000) < lengths[:, None]).long()
+    with torch.no_grad():
+        theirs = model(waveform, attention_mask=mask).logits
+        ours, frames = bundle.ctc(waveform, lengths)
+        alone, _ = bundle.ctc(waveform[1:, :5000], lengths[1:])
+    for row, count in enumerate(frames.tolist()):
+        if kind != "data2vec" or row == 0:  # theirs lets padding into the positions
+            torch.testing.assert_close(ours[row, :count], theirs[row, :count], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours[1, : frames[1]], alone[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head", ["ForCTC", "Model"])
+def test_what_is_written_again_is_the_same(kind, head, tmp_path):
+    import transformers
+
+    model = published(kind, head)
+    bundle = load_bundle(stored(model, tmp_path / "m"))
+    folder = write_published(bundle, tmp_path / "again")
+    again = getattr(transformers, KINDS[kind][0] + head).from_pretrained(folder).eval()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    waveform, _ = audio(8000)
+    with torch.no_grad():
+        assert torch.equal(model(waveform)[0], again(waveform)[0])
+    ours = load_bundle(save_bundle(bundle, tmp_path / "ours"))
+    for name, tensor in bundle.encoder.state_dict().items():
+        assert torch.equal(ours.encoder.state_dict()[name], tensor), name
+
+
+def test_the_processor_that_is_written_reads_the_logits_as_we_do(tmp_path):
+    from transformers import Wav2Vec2CTCTokenizer
+
+    bundle = load_bundle(stored(published("wav2vec2-base"), tmp_path / "m"))
+    folder = write_published(bundle, tmp_path / "again")
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
+    ids = [5, 5, 0, 5, 6, 4, 4, 7, 0]
+    assert tokenizer.decode(ids) == bundle.vocabulary.decode_ctc(ids) == "EET A"
+
+
+def test_a_vocabulary_of_capitals_takes_text_in_either_case(tmp_path):
+    bundle = read_published(stored(published("wav2vec2-base"), tmp_path / "m"))
+    assert normalize_text("Tea at", bundle.text) == "TEA AT"
+    assert bundle.vocabulary.encode("TEA") == [6, 5, 7]
+
+
+def test_the_blank_comes_first_wherever_it_was(tmp_path):
+    letters = ["|", "a", "b", "<pad>", "c", "d", "e", "f"]
+    model = published("wav2vec2-base", pad_token_id=3)
+    bundle = read_published(stored(model, tmp_path / "m", letters))
+    assert bundle.vocabulary.symbols[:3] == ("<blank>", "|", "a")
+    waveform, lengths = audio(8000)
+    with torch.no_grad():
+        theirs = model(waveform).logits
+        ours, _ = bundle.ctc(waveform, lengths)
+    order = [3, 0, 1, 2, 4, 5, 6, 7]
+    torch.testing.assert_close(ours, theirs[..., order], atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def mms(tmp_path):
+    """A model with adapters of two languages, as MMS is stored."""
+    from safetensors.torch import save_file
+
+    model = published("wav2vec2-large", adapter_attn_dim=6)
+    words = {"swh": LETTERS, "fra": [*LETTERS[:5], "é", "b", "c"]}
+    folder = stored(
+        model, tmp_path / "mms", {k: {s: i for i, s in enumerate(v)} for k, v in words.items()}
+    )
+    model.config._name_or_path = str(folder)
+    for language in words:
+        torch.manual_seed(len(language) + ord(language[0]))
+        weights = {n: torch.randn_like(p) * 0.1 for n, p in model._get_adapters().items()}
+        save_file(weights, folder / f"adapter.{language}.safetensors")
+    return model, folder
+
+
+@pytest.mark.parametrize("language", ["swh", "fra"])
+def test_adapters_and_vocabulary_are_those_of_the_language(mms, language):
+    model, folder = mms
+    model.load_adapter(language)
+    bundle = read_published(folder, language)
+    waveform, lengths = audio(8000, 6000)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            bundle.ctc(waveform[:1], lengths[:1])[0], model(waveform[:1]).logits, atol=1e-4, rtol=0
+        )
+    assert bundle.languages == (language,)
+    assert ("é" in bundle.vocabulary) == (language == "fra")
+
+
+def test_a_language_without_an_adapter_is_refused(mms):
+    _, folder = mms
+    with pytest.raises(ModelError, match=r"no adapter for 'deu'; it has fra, swh"):
+        read_published(folder, "deu")
+    with pytest.raises(ModelError, match="say which language: fra, swh"):
+        read_published(folder)
+
+
+def test_a_pretraining_checkpoint_gives_its_encoder(tmp_path):
+    folder = tmp_path / "m"
+    model = published("wav2vec2-base", "ForPreTraining")
+    model.save_pretrained(folder)
+    encoder = load_init(folder)
+    waveform, lengths = audio(8000)
+    expected = run_published(model.wav2vec2, normalize_waveform(waveform, lengths))[-1]
+    with torch.no_grad():
+        found = encoder(waveform, lengths).features
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_old_and_split_files_are_read(tmp_path):
+    model = published("wav2vec2-base")
+    folder = stored(model, tmp_path / "m")
+    whole = read_published(folder).ctc.state_dict()
+    (folder / "model.safetensors").unlink()
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for new, old in (("original0", "weight_g"), ("original1", "weight_v")):
+            name = name.replace(f"parametrizations.weight.{new}", old)
+        tensors[name] = tensor
+    names = sorted(tensors)
+    parts = {"pytorch_model-00001.bin": names[::2], "pytorch_model-00002.bin": names[1::2]}
+    for file, keys in parts.items():
+        torch.save({key: tensors[key] for key in keys}, folder / file)
+    index = {key: file for file, keys in parts.items() for key in keys}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    again = read_published(folder).ctc.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
+    folder = stored(published("wav2vec2-base"), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+
+    def refused(match, **changes):
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(ModelError, match=match):
+            load_bundle(folder)
+
+    refused("is of the type 'whisper'; those that can be read: wav2vec2", model_type="whisper")
+    refused("do not fit config.json|does not go with", hidden_size=64)
+    refused("does not go with its config.json", num_hidden_layers=4)
+    refused("batch norm", conv_pos_batch_norm=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.json").unlink()
+    with pytest.raises(ModelError, match="no vocab.json"):
+        load_bundle(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="neither model.safetensors nor"):
+        load_bundle(folder)
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    folder = stored(published("wav2vec2-base"), tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    with open(folder / "pytorch_model.bin", "wb") as file:
+        pickle.dump({"a": Harm()}, file)
+    with pytest.raises(ModelError, match="more than tensors"):
+        load_bundle(folder)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_nothing_is_overwritten_and_other_encoders_are_refused(tmp_path):
+    from tests.models.test_bundle import NATIVE, fine_tuned
+
+    bundle = load_bundle(stored(published("wav2vec2-base"), tmp_path / "m"))
+    with pytest.raises(DataError, match="holds something already"):
+        write_published(bundle, tmp_path / "m")
+    with pytest.raises(ModelError, match="no such architecture"):
+        write_published(fine_tuned(NATIVE), tmp_path / "n")
