@@ -137,7 +137,11 @@ def transcribe_files(
         try:
             result = transcribe(model, path, on_progress=on_progress, **options)
             written = write_result(
-                result, outputs, overwrite=overwrite, word_timestamps=config.word_timestamps
+                result,
+                outputs,
+                recording=path,
+                overwrite=overwrite,
+                word_timestamps=config.word_timestamps,
             )
         except (AudioError, ModelError, OSError) as error:
             yield Outcome(path=path, status="failed", message=_reason(error))

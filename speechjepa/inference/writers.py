@@ -1,4 +1,4 @@
-"""Write transcripts as txt, srt, vtt, tsv or json."""
+"""Write transcripts as txt, srt, vtt, tsv, json, ELAN's eaf or Praat's TextGrid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.errors import ConfigError
+from speechjepa.inference.annotation_writers import eaf, textgrid
 
 LINE_CHARACTERS = 42
 """Characters on a subtitle's line; two lines are shown at once."""
@@ -35,7 +36,9 @@ def parse_formats(names: str) -> tuple[str, ...]:
     """Return the formats that `names` lists: one, several parted by commas, or "all"."""
     if names == "all":
         return tuple(FORMATS)
-    formats = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    known = {name.lower(): name for name in FORMATS}
+    given = (name.strip() for name in names.split(","))
+    formats = tuple(dict.fromkeys(known.get(name.lower(), name) for name in given))
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(
@@ -75,6 +78,7 @@ def write_result(
     result: dict[str, Any],
     outputs: Iterable[Path],
     *,
+    recording: Path | None = None,
     overwrite: bool = False,
     word_timestamps: bool = True,
 ) -> list[Path]:
@@ -86,6 +90,7 @@ def write_result(
     Args:
         result: What `transcribe` returns.
         outputs: Files to write; folders are made as needed.
+        recording: What was transcribed; an ELAN document names it.
         overwrite: Replace files that are there.
         word_timestamps: Whether json shows the words.
     """
@@ -93,7 +98,9 @@ def write_result(
     for path in outputs:
         if path.exists() and not overwrite:
             continue
-        text = format_result(result, path.suffix[1:], word_timestamps=word_timestamps)
+        named = result if recording is None else {**result, "path": str(recording)}
+        shown = named if path.suffix == ".eaf" else result
+        text = format_result(shown, path.suffix[1:], word_timestamps=word_timestamps)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
         try:
@@ -209,5 +216,7 @@ FORMATS: dict[str, Callable[[dict[str, Any]], str]] = {
     "vtt": _vtt,
     "tsv": _tsv,
     "json": _json,
+    "eaf": eaf,
+    "TextGrid": textgrid,
 }
 """Every output format, by suffix."""

@@ -47,7 +47,7 @@ def test_several_files_are_one_line_each(run, recording, tmp_path, capsys):
 def test_every_format_is_written(run, recording, tmp_path, capsys):
     assert run(recording, "-o", tmp_path / "out", "-f", "all", "--word_timestamps") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("a.json", "a.srt", "a.tsv", "a.txt", "a.vtt"),
+        *("a.TextGrid", "a.eaf", "a.json", "a.srt", "a.tsv", "a.txt", "a.vtt"),
     ]
     made = json.loads((tmp_path / "out" / "a.json").read_text())
     assert [word["word"] for word in made["segments"][0]["words"]] == ["abc", "de"]

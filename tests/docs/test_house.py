@@ -18,6 +18,7 @@ MODULE_OF = {
     "scikit-learn": "sklearn",
     "flashlight-text": "flashlight",
     "espeakng-loader": "espeakng_loader",
+    "pympi-ling": "pympi",
 }
 
 

@@ -136,7 +136,7 @@ def test_a_short_subtitle_stays_for_a_second_or_until_the_next():
 
 
 def test_all_means_every_format():
-    assert parse_formats("all") == ("txt", "srt", "vtt", "tsv", "json")
+    assert parse_formats("all") == ("txt", "srt", "vtt", "tsv", "json", "eaf", "TextGrid")
     assert parse_formats("srt,json,srt") == ("srt", "json")
     with pytest.raises(ConfigError, match="'doc'"):
         parse_formats("srt,doc")

@@ -1,13 +1,15 @@
-"""A plain folder of audio, with a `.txt` beside each file that has a transcript."""
+"""A plain folder of audio, with a `.txt`, `.eaf` or `.TextGrid` beside each transcribed file."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES, read_annotations
 from speechjepa.data.readers.common import (
     SPLIT_NAMES,
     AudioRoots,
@@ -26,8 +28,10 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
 
     `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
     id is the path below the folder without suffix. A first subfolder called train, dev, test or
-    the like names the split. Hidden files are left out; links to folders are not followed, and a
-    link that leaves the folder is a DataError.
+    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it, and no `.txt`,
+    gives one utterance for each transcribed stretch, `name@START` with START in milliseconds; the
+    tier is `options.columns["text"]`, or see `read_annotations`. Hidden files are
+    left out; links to folders are not followed, and a link that leaves the folder is a DataError.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
@@ -42,16 +46,19 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         stem = PurePath(name).with_suffix("").as_posix()
         path = roots.locate(name, path=root, line=None)
         first = PurePath(name).parts[0]
-        utterances.append(
-            Utterance(
-                # a.wav and a.mp3 side by side are two recordings as far as a reader can know.
-                id=as_text(stem if stems[stem] == 1 else name),
-                audio_path=path,
-                text=_transcript(path, texts),
-                split=_split(first if first != name else "", root),
-                source=as_text(str(path)),
-            )
+        beside = _beside(path, texts)
+        whole = Utterance(
+            # a.wav and a.mp3 side by side are two recordings as far as a reader can know.
+            id=as_text(stem if stems[stem] == 1 else name),
+            audio_path=path,
+            split=_split(first if first != name else "", root),
+            source=as_text(str(path)),
         )
+        if beside is not None and beside.suffix.lower() in ANNOTATION_SUFFIXES:
+            utterances += _stretches(whole, beside, options.columns.get("text"))
+        else:
+            text = None if beside is None else " ".join(read_text(beside).split()) or None
+            utterances.append(replace(whole, text=text))
     return finish(utterances, location, roots.folders)
 
 
@@ -83,15 +90,32 @@ def _split(first: str, root: Path) -> str | None:
     return next((name for name in (first, root.name) if name.lower() in SPLIT_NAMES), None)
 
 
-def _transcript(audio_path: Path, texts: dict[Path, dict[str, Path]]) -> str | None:
-    """Return the text beside an audio file; `texts` keeps what each folder holds."""
+def _stretches(whole: Utterance, path: Path, tier: str | None) -> list[Utterance]:
+    """Return an utterance for each transcribed stretch; the whole, without text, where none is."""
+    found = [
+        replace(
+            whole,
+            id=f"{whole.id}@{round(1000 * start)}",
+            start=start,
+            duration=end - start,
+            text=" ".join(text.split()),
+            source=as_text(f"{path} at {start:.3f} s"),
+        )
+        for start, end, text in read_annotations(path, tier)
+    ]
+    return found or [whole]
+
+
+def _beside(audio_path: Path, texts: dict[Path, dict[str, Path]]) -> Path | None:
+    """Return the transcript beside an audio file; `texts` keeps what each folder holds."""
     folder = audio_path.parent
     if folder not in texts:
-        files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt")
+        suffixes = (*reversed(ANNOTATION_SUFFIXES), ".txt")  # the last one wins
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+        files.sort(key=lambda path: suffixes.index(path.suffix.lower()))
         texts[folder] = {_key(path): path for path in files if path.is_file()}
     exact = audio_path.with_suffix(".txt")
-    path = exact if exact.is_file() else texts[folder].get(_key(audio_path))
-    return None if path is None else " ".join(read_text(path).split()) or None
+    return exact if exact.is_file() else texts[folder].get(_key(audio_path))
 
 
 def _key(path: Path) -> str:
