@@ -26,6 +26,7 @@ COMMANDS = {
     "transcribe": "transcribe",
     "select": "select",
     "surprise": "surprise",
+    "align": "align",
     "convert": "convert",
     "info": "info",
 }

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -116,8 +117,10 @@ def transcribe_files(
     check_options(model, config)
     if output_dir is not None:
         _prepare(Path(output_dir))
-    # Long segments are divided into subtitles between words.
-    options["word_timestamps"] = config.word_timestamps or bool({"srt", "vtt"} & set(formats))
+    save = partial(write_result, overwrite=overwrite, word_timestamps=config.word_timestamps)
+    # Long segments are divided into subtitles between words; ELAN and Praat get a tier of them.
+    timed = {"srt", "vtt", "eaf", "TextGrid"}
+    options["word_timestamps"] = config.word_timestamps or bool(timed & set(formats))
     recordings = find_recordings(inputs)
     for number, recording in enumerate(recordings, start=1):
         path = recording.path
@@ -136,13 +139,7 @@ def transcribe_files(
         started = perf_counter()
         try:
             result = transcribe(model, path, on_progress=on_progress, **options)
-            written = write_result(
-                result,
-                outputs,
-                recording=path,
-                overwrite=overwrite,
-                word_timestamps=config.word_timestamps,
-            )
+            written = save(result, outputs, recording=path)
         except (AudioError, ModelError, OSError) as error:
             yield Outcome(path=path, status="failed", message=_reason(error))
             continue

@@ -1,0 +1,124 @@
+"""Time a transcript that is given: when each of its lines and words is spoken in a recording."""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from typing import Any, Protocol
+
+import torch
+
+from speechjepa.audio.files import stream_audio
+from speechjepa.errors import DataError
+from speechjepa.inference.align import WordSpan, align_words, frames_needed
+from speechjepa.inference.transcribe import TranscribeConfig, TranscriptionModel, stitch_logits
+from speechjepa.text.normalize import TextConfig, normalize_text
+from speechjepa.text.vocabulary import Vocabulary
+
+MAX_CELLS = 2_000_000_000
+"""Frames times states of the lattice: a byte each while it is computed."""
+
+
+class AlignmentModel(TranscriptionModel, Protocol):
+    """What `align_file` needs of a model."""
+
+    @property
+    def text_config(self) -> TextConfig: ...
+
+
+def align_file(
+    model: AlignmentModel, path: str | PathLike[str], text: str, **options: Any
+) -> dict[str, Any]:
+    """Align a transcript with its recording.
+
+    Args:
+        model: A fine-tuned model.
+        path: Audio of any length.
+        text: What is said in it, from beginning to end; every line becomes a segment. Characters
+            that the model does not know take no time.
+        **options: Fields of `TranscribeConfig`; those of windows and batches are used.
+
+    Returns:
+        What `transcribe` returns, words included; they are written as given.
+
+    Raises:
+        AudioError: The recording cannot be read.
+        DataError: The text holds nothing that the model knows, is too long for the recording, or
+            the two together are too long to be aligned at once.
+        ModelError: The model has no CTC head.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    words = [word for line in lines for word in line]
+    known = [_known(word, model.vocabulary, model.text_config) for word in words]
+    spoken = " ".join(filter(None, known))
+    if not spoken:
+        raise DataError("holds no word that the model can write", path="the text")
+    blocks = stream_audio(path, sample_rate=model.sample_rate)
+    logits = torch.cat(list(stitch_logits(model, blocks, TranscribeConfig(**options))))
+    token_ids = model.vocabulary.encode(spoken)
+    if len(logits) * (2 * len(token_ids) + 1) > MAX_CELLS:
+        raise DataError("is too long to be aligned at once: divide it and its text", path=path)
+    duration = len(logits) * model.frame_seconds
+    found = align_words(logits, spoken, model.vocabulary, frame_seconds=model.frame_seconds)
+    if found is None:
+        raise DataError(
+            f"lasts {duration:.1f} s, in which {len(token_ids)} characters "
+            f"({frames_needed(token_ids)} frames) cannot be said. Is it the right text?",
+            path=path,
+        )
+    placed = _place(words, known, found)
+    segments: list[dict[str, Any]] = []
+    for line in lines:
+        spans, placed = placed[: len(line)], placed[len(line) :]
+        segments.append(_segment(len(segments), line, spans))
+    return {
+        "text": " ".join(segment["text"] for segment in segments),
+        "language": model.languages[0] if len(model.languages) == 1 else None,
+        "duration": duration,
+        "segments": segments,
+    }
+
+
+def _known(word: str, vocabulary: Vocabulary, config: TextConfig) -> str:
+    """Return the characters of a word that the model can write."""
+    return "".join(c for c in normalize_text(word, config) if c != " " and c in vocabulary)
+
+
+def _place(words: list[str], known: list[str], found: list[WordSpan]) -> list[WordSpan]:
+    """Give every word a time; one that the model cannot write takes none, where it stands."""
+    placed = []
+    spans = iter(found)
+    now = 0.0
+    for word, written in zip(words, known, strict=True):
+        if written:
+            span = next(spans)
+            placed.append(WordSpan(word=word, start=span.start, end=span.end, score=span.score))
+        else:
+            placed.append(WordSpan(word=word, start=now, end=now, score=0.0))
+        now = placed[-1].end
+    return placed
+
+
+def _segment(number: int, line: list[str], spans: list[WordSpan]) -> dict[str, Any]:
+    letters = [len(span.word) for span in spans]
+    score = sum(n * span.score for n, span in zip(letters, spans, strict=True)) / sum(letters)
+    return {
+        "id": number,
+        "start": _milliseconds(spans[0].start),
+        "end": _milliseconds(spans[-1].end),
+        "text": " ".join(line),
+        "score": round(score, 4),
+        "words": [
+            {
+                "word": span.word,
+                "start": _milliseconds(span.start),
+                "end": _milliseconds(span.end),
+                "score": round(span.score, 4),
+            }
+            for span in spans
+        ],
+    }
+
+
+def _milliseconds(seconds: float) -> float:
+    return math.floor(1000 * seconds + 0.5) / 1000
