@@ -24,6 +24,7 @@ from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis, greedy_decode
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
 from speechjepa.inference.stitch import stitched_stretches
+from speechjepa.text.languages import match_language, nearest_languages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,7 +221,8 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
     """Return the model's code of a language, so that a wrong one is never taken silently.
 
     Args:
-        language: A code such as `sw`, `swh_Latn` or `sw-KE`; None = the model's only one, if so.
+        language: A code such as `sw`, `swh_Latn` or `sw-KE`, or an English name; None = the
+            model's only one, if so.
         known: The model's languages; empty = the model does not say, and any code is taken.
 
     Raises:
@@ -230,20 +232,15 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
         return known[0] if len(known) == 1 else None
     if not known:
         return language
-    for code in known:
-        if code.casefold() == language.casefold():
-            return code
-    same_primary = [code for code in known if _primary(code) == _primary(language)]
-    if len(same_primary) == 1:
-        return same_primary[0]
+    found = match_language(language, known)
+    if found is not None:
+        return found
+    close = nearest_languages(language, known)
     raise ModelError(
-        f"this model does not transcribe {language!r}; it was trained on: "
-        f"{', '.join(sorted(known))}."
+        f"this model does not transcribe {language!r}"
+        + (f"; did you mean {' or '.join(close)}?" if close else ".")
+        + f" It was trained on: {', '.join(sorted(known))}."
     )
-
-
-def _primary(code: str) -> str:
-    return code.casefold().replace("-", "_").split("_")[0]
 
 
 def _decoder(

@@ -20,6 +20,7 @@ from speechjepa.errors import ConfigError, ModelError
 from speechjepa.models.bundle import CONFIG_FILE, Bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
+from speechjepa.text.languages import match_language, nearest_languages, standard_tag
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import BLANK, WORD_BOUNDARY, Vocabulary
 
@@ -120,7 +121,7 @@ def read_published(folder: str | Path, language: str | None = None) -> Bundle:
     if "lm_head.weight" in tensors:
         bundle.vocabulary, order = _vocabulary(folder, language, settings)
         bundle.text = _text(bundle.vocabulary)
-        bundle.languages = () if language is None else (language,)
+        bundle.languages = () if language is None else (standard_tag(language) or language,)
         bundle.ctc = CtcModel(encoder, len(order)).eval()
         if len(tensors["lm_head.weight"]) != len(order):
             raise ModelError(
@@ -253,10 +254,16 @@ def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
         if not files:  # the adapters of its one language are in the model itself
             return {}
         raise ModelError(f"{folder}: say which language: {', '.join(sorted(files))}")
-    if language not in files:
-        known = ", ".join(sorted(files)) or "none"
-        raise ModelError(f"{folder}: has no adapter for {language!r}; it has {known}")
-    return read_tensors(files[language])
+    found = match_language(language, sorted(files))
+    if found is None:
+        raise ModelError(f"{folder}: has no adapter for {language!r}; {_others(language, files)}")
+    return read_tensors(files[found])
+
+
+def _others(language: str | None, known: Iterable[str]) -> str:
+    codes = sorted(known)
+    close = nearest_languages(language or "", codes)
+    return f"the nearest: {', '.join(close)}" if close else f"it has {', '.join(codes) or 'none'}"
 
 
 def _vocabulary(
@@ -268,10 +275,10 @@ def _vocabulary(
         raise ModelError(f"{folder}: has a CTC head, but no vocab.json that says what it writes")
     ids = _read_json(path)
     if _languages(folder):
-        if language not in ids:
-            known = ", ".join(sorted(ids))
-            raise ModelError(f"{path}: has no vocabulary for {language!r}; it has {known}")
-        ids = ids[language]
+        found = None if language is None else match_language(language, sorted(ids))
+        if found is None:
+            raise ModelError(f"{path}: no vocabulary for {language!r}; {_others(language, ids)}")
+        ids = ids[found]
     blank = settings.get("pad_token_id", 0)
     symbols = {index: symbol for symbol, index in ids.items()}
     if blank not in symbols or sorted(symbols) != list(range(len(symbols))):
