@@ -48,7 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="output_format",
         default="txt",
         metavar="FORMAT",
-        help="txt, srt, vtt, tsv, json, several parted by commas, or all (default: txt)",
+        help="txt, srt, vtt, tsv, json, eaf (ELAN), TextGrid (Praat), several parted by commas, "
+        "or all (default: txt)",
     )
     add("--overwrite", action="store_true", help="replace transcripts that are there already")
     add(
@@ -57,13 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="times and scores of words, in json",
     )
-    add("--language", metavar="CODE", help="language of the speech, one of the model's")
-    add(
-        "--decoder",
-        choices=("auto", "greedy", "beam"),
-        default="auto",
-        help="greedy, or beam search with the model's language model; auto = beam if it has one",
-    )
+    _add_decoding(parser)
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: cuda if there)")
     add(
         *_spellings("batch_size"),
@@ -97,8 +92,43 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
 
 
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how the text is chosen").add_argument
+    add("--language", metavar="CODE", help="language of the speech, one of the model's")
+    add(
+        "--decoder",
+        choices=("auto", "greedy", "beam"),
+        default="auto",
+        help="greedy, or beam search with the model's language model; auto = beam if it has one",
+    )
+    add("--lm", metavar="FILE.arpa", help="another language model, of characters or of words")
+    add(
+        "--hotwords",
+        default="",
+        metavar="WORDS",
+        help='names and terms to prefer, "a,b c", or a .txt file with one a line',
+    )
+    add(
+        *_spellings("hotword_score"),
+        dest="hotword_score",
+        type=float,
+        default=6.0,
+        metavar="NATS",
+        help="how much to prefer them (default: 6)",
+    )
+    add(
+        *_spellings("n_best"),
+        dest="n_best",
+        type=_positive(int),
+        default=1,
+        metavar="N",
+        help="texts for each segment, in json (default: 1)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Transcribe what the arguments name; the exit status is as `--help` says."""
+    from speechjepa.inference.choices import read_hotwords
     from speechjepa.inference.model import load
     from speechjepa.inference.transcribe_files import find_recordings, transcribe_files
     from speechjepa.inference.writers import parse_formats
@@ -127,6 +157,10 @@ def run(args: argparse.Namespace) -> int:
             language=args.language,
             word_timestamps=args.word_timestamps,
             decoder=args.decoder,
+            language_model=args.lm,
+            hotwords=read_hotwords(args.hotwords),
+            hotword_score=args.hotword_score,
+            n_best=args.n_best,
             window_seconds=args.window_seconds,
             overlap_seconds=args.overlap_seconds,
             second_pass=args.second_pass,

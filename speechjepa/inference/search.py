@@ -42,6 +42,8 @@ class Hypothesis:
     """The symbols, repeats collapsed and blanks dropped."""
     frames: tuple[int, ...] = ()
     """First frame of each symbol."""
+    alternatives: tuple[tuple[str, float], ...] = ()
+    """Other texts and their scores, the best first, where they were asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +185,22 @@ class BeamSearch:
         if log_probs.isnan().any():
             raise ModelError("the logits hold NaN: the model or its input is broken")
         return [
-            self._decode_one(log_probs[row, :length]) for row, length in enumerate(lengths.tolist())
+            self._decode_one(log_probs[row, :length], 1)[0]
+            for row, length in enumerate(lengths.tolist())
         ]
 
-    def _decode_one(self, log_probs: Tensor) -> Hypothesis:
+    def candidates(self, logits: Tensor) -> list[Hypothesis]:
+        """Return every text that is left at the end of one utterance (T, V), the best first."""
+        _check_logits(logits[None], len(self.vocabulary))
+        log_probs = logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
+        if log_probs.isnan().any():
+            raise ModelError("the logits hold NaN: the model or its input is broken")
+        return self._decode_one(log_probs, self.config.beam_size)
+
+    def _decode_one(self, log_probs: Tensor, count: int) -> list[Hypothesis]:
         num_frames = len(log_probs)
         if num_frames == 0:
-            return Hypothesis(text="", score=0.0)
+            return [Hypothesis(text="", score=0.0)]
         emissions = log_probs.clone(memory_format=torch.contiguous_format)  # (T, V)
         emissions[:, self.vocabulary.blank_id] += self.config.blank_score
         if self._trie is not None:
@@ -202,9 +213,14 @@ class BeamSearch:
             raise ModelError(
                 "the beam search lost every hypothesis; raise `beam_size` or `beam_threshold`"
             )
-        # The decoder puts a word boundary before the first frame and after the last one.
-        path = results[0].tokens[1:-1]
-        return _hypothesis(path, float(results[0].score), num_frames, self.vocabulary)
+        found: dict[str, Hypothesis] = {}
+        for result in results[:count]:
+            # The decoder puts a word boundary before the first frame and after the last one.
+            hypothesis = _hypothesis(
+                result.tokens[1:-1], float(result.score), num_frames, self.vocabulary
+            )
+            found.setdefault(hypothesis.text, hypothesis)  # results come with the best first
+        return list(found.values())
 
     def _load_lm(self, path: Path) -> Any:
         from flashlight.lib.text.decoder.kenlm import KenLM

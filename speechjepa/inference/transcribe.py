@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from speechjepa.audio.files import stream_audio
 from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.choices import Choices, Decoder, Search, make_decoder
 from speechjepa.inference.pieces import PieceConfig, hear_pieces
-from speechjepa.inference.search import Hypothesis, greedy_decode
+from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
 from speechjepa.inference.stitch import stitched_stretches
 from speechjepa.text.languages import match_language, nearest_languages
@@ -31,15 +32,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from speechjepa.text.vocabulary import Vocabulary
-
-Decoder = Literal["auto", "greedy", "beam"]
-DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "beam")
-
-
-class Search(Protocol):
-    """What decodes logits to text with a language model."""
-
-    def decode(self, logits: Tensor, lengths: Tensor) -> list[Hypothesis]: ...
 
 
 class TranscriptionModel(Protocol):
@@ -82,6 +74,14 @@ class TranscribeConfig:
     """Give every segment its words, with times and scores."""
     decoder: Decoder = "auto"
     """Best path, or beam search with the bundle's language model; auto = beam if there is one."""
+    language_model: str | None = None
+    """ARPA file of characters or words to use instead of the bundle's."""
+    hotwords: tuple[str, ...] = ()
+    """Words and phrases to prefer, as the model writes them."""
+    hotword_score: float = 6.0
+    """Added for each time one of them is heard (nats)."""
+    n_best: int = 1
+    """Texts to give for each segment; those after the first are its `alternatives`."""
     window_seconds: float = 30.0
     """What the encoder sees at once (seconds). Not much shorter: a window that holds nothing but
     background noise, normalised on its own, is heard as speech."""
@@ -96,8 +96,7 @@ class TranscribeConfig:
     """Where the text is cut into segments."""
 
     def __post_init__(self) -> None:
-        if self.decoder not in DECODERS:
-            raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {self.decoder!r}.")
+        self.choices  # noqa: B018 - checks them
         if self.batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1, but is {self.batch_size} instead.")
         for name in ("window_seconds", "overlap_seconds"):
@@ -105,6 +104,17 @@ class TranscribeConfig:
                 raise ConfigError(
                     f"`{name}` must be a number of seconds, but is {getattr(self, name)} instead."
                 )
+
+    @property
+    def choices(self) -> Choices:
+        """How the text is chosen."""
+        return Choices(
+            decoder=self.decoder,
+            language_model=self.language_model,
+            hotwords=self.hotwords,
+            hotword_score=self.hotword_score,
+            n_best=self.n_best,
+        )
 
 
 def transcribe(
@@ -125,7 +135,8 @@ def transcribe(
     Returns:
         {"text", "language", "duration", "segments": [{"id", "start", "end", "text", "score",
         "words": [{"word", "start", "end", "score"}]}]}: times and duration in seconds, scores in
-        [0, 1] (mean posterior of the characters); "words" only with `word_timestamps`.
+        [0, 1] (mean posterior of the characters); "words" only with `word_timestamps`; and with
+        `n_best`, "alternatives": [{"text", "score"}], the score a log-probability (nats).
 
     Raises:
         AudioError: The file cannot be read.
@@ -168,7 +179,7 @@ def iter_segments(
         on_progress: Called with the seconds of audio done so far.
     """
     vocabulary = model.vocabulary
-    decode = _decoder(model, vocabulary, config.decoder)
+    decode = make_decoder(vocabulary, model.beam_search, config.choices)
     segmenter = Segmenter(
         frame_seconds=model.frame_seconds,
         blank_id=vocabulary.blank_id,
@@ -199,7 +210,7 @@ def check_options(model: TranscriptionModel, config: TranscribeConfig) -> None:
         ModelError: It has no CTC head, no such language or no language model.
     """
     resolve_language(config.language, model.languages)
-    _decoder(model, model.vocabulary, config.decoder)
+    make_decoder(model.vocabulary, model.beam_search, config.choices)
     _windows(model, config)
 
 
@@ -243,20 +254,6 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
     )
 
 
-def _decoder(
-    model: TranscriptionModel, vocabulary: Vocabulary, decoder: Decoder
-) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-    beam_search = model.beam_search
-    if decoder == "beam" and beam_search is None:
-        raise ModelError(
-            "this model carries no language model for beam search. Use --decoder greedy, or add "
-            "one with the language_model stage of a recipe."
-        )
-    if beam_search is not None and decoder != "greedy":
-        return beam_search.decode
-    return lambda logits, lengths: greedy_decode(logits, lengths, vocabulary)
-
-
 def _windows(model: TranscriptionModel, config: TranscribeConfig) -> WindowConfig:
     return WindowConfig.from_seconds(
         config.window_seconds, config.overlap_seconds, hop=model.hop, sample_rate=model.sample_rate
@@ -291,6 +288,7 @@ class _Segment:
     end: float
     score: float
     words: list[WordSpan]
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 def _decode_segment(
@@ -302,7 +300,8 @@ def _decode_segment(
 ) -> _Segment | None:
     """Decode and align one segment; None when it holds no text."""
     lengths = torch.tensor([len(span.logits)])
-    text = " ".join(decode(span.logits[None], lengths)[0].text.split())
+    found = decode(span.logits[None], lengths)[0]
+    text = " ".join(found.text.split())
     if not text:
         return None
     offset = span.first_frame * model.frame_seconds
@@ -338,6 +337,7 @@ def _decode_segment(
             )
             for word in words
         ],
+        alternatives=found.alternatives,
     )
 
 
@@ -357,5 +357,10 @@ def _as_dict(segment_id: int, segment: _Segment, word_timestamps: bool) -> dict[
         as_dict["words"] = [
             {"word": word.word, "start": word.start, "end": word.end, "score": word.score}
             for word in segment.words
+        ]
+    if segment.alternatives:
+        as_dict["alternatives"] = [
+            {"text": " ".join(text.split()), "score": round(score, 2)}
+            for text, score in segment.alternatives
         ]
     return as_dict
