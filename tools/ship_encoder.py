@@ -1,4 +1,4 @@
-"""Write the encoder of a run into speechjepa/assets/, with its checksum and its model card.
+"""Write the encoder of a run into speechjepa/assets/, with its phones, checksum and model card.
 
     speechjepa run recipes/pretrained/tiny.yaml --data-root DATA
     python tools/ship_encoder.py runs/pretrained-tiny
@@ -40,9 +40,12 @@ def main() -> None:
     run: Path = options.run
     source = load_bundle(run / "finetune" / "bundle")
     stages = {name: _settings(source, name) for name in ("pretrain", "finetune")}
-    encoder = Bundle(encoder=source.encoder, training=stages, licence=LICENCE)
-    folder = save_bundle(encoder, options.output)
-    digest = shrink(folder / WEIGHTS_FILE, {name for name, _ in source.encoder.named_parameters()})
+    if source.ctc is None:
+        raise SystemExit(f"{run}: holds no head of phones")
+    source.training, source.licence, source.results = stages, LICENCE, {}
+    source.languages = ()
+    folder = save_bundle(source, options.output)
+    digest = shrink(folder / WEIGHTS_FILE, {name for name, _ in source.ctc.named_parameters()})
     (folder / CHECKSUM_FILE).write_text(f"{digest}  {WEIGHTS_FILE}\n", encoding="ascii")
     phone_error = json.loads((run / "evaluate" / "results.json").read_text("utf-8"))["cer"]
     card = model_card(stages, num_parameters(source.encoder), phone_error, digest)
@@ -62,7 +65,7 @@ def shrink(path: Path, parameters: set[str]) -> str:
     """Store the trained tensors of a file in bfloat16, and return the file's SHA-256."""
     tensors = load_file(path)
     for name, tensor in tensors.items():
-        if name.removeprefix("encoder.") in parameters:
+        if name in parameters:
             tensors[name] = tensor.to(torch.bfloat16)
     save_file(tensors, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,19 +81,21 @@ def model_card(stages: dict[str, Any], parameters: int, phone_error: float, dige
 
 ## What it is for
 
-The default start of fine-tuning and of further pretraining. By itself it transcribes nothing.
+The default start of fine-tuning and of further pretraining. By itself it writes phones, in the
+alphabet of the IPA without stress, tone and word boundaries; fine-tuning starts the letters of a
+language that are also such symbols from them.
 
 ## How it was made
 
 `speechjepa run recipes/pretrained/tiny.yaml`, then `tools/ship_encoder.py`:
 
-1. JEPA with an EMA teacher and an anchor of MFCC clusters: {pretrain["minutes"]:.0f} minutes,
-   {pretrain["steps"]} steps, {pretrain["audio_hours_seen"]:.0f} hours of audio heard, of
-   {pretrain["unlabelled_hours"]:.1f} hours. No text.
+1. JEPA with an EMA teacher and an anchor of MFCC clusters: {pretrain["minutes"]:.0f} minutes on
+   one CPU core, {pretrain["steps"]} steps, {pretrain["audio_hours_seen"]:.0f} hours of audio heard,
+   of {pretrain["unlabelled_hours"]:.1f} different ones. No text.
 2. CTC on phones: {finetune["minutes"]:.0f} minutes on {finetune["label_minutes"] / 60:.1f} hours.
    **This stage is supervised**: the phones are espeak-ng's reading of what its voices say, and of
    the transcripts of the recorded prompts. Phone error rate on voices that it never heard:
-   {100 * phone_error:.1f} %. The head is not shipped.
+   {100 * phone_error:.1f} %.
 
 ## Data
 

@@ -14,6 +14,7 @@ from speechjepa.errors import ModelError
 from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import EncoderOutput
+from speechjepa.models.shipped import shipped_encoder
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 
@@ -190,13 +191,16 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel
     """Load a model from its bundle folder.
 
     Args:
-        path: The folder, or a run's folder that holds `finetune/bundle` or `pretrain/bundle`.
+        path: The folder, or a run's folder that holds `finetune/bundle` or `pretrain/bundle`;
+            "shipped" is the model that comes with the package, which writes phones.
         device: "cpu", "cuda", ...
 
     Raises:
         ModelError: There is no readable bundle, or no such device.
     """
     path = Path(path)
+    if path == Path("shipped") and not path.exists():
+        path = shipped_encoder()
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
