@@ -31,6 +31,7 @@ from speechjepa.workflow.record import make_record, write_json
 Samples = NDArray[np.float32]
 Pair = tuple[list[Samples], list[Samples]]
 """Natural and changed; several of each where a change needs two recordings."""
+SCORES = ("score", "peak")
 FADE_SECONDS = 0.005
 SEGMENT_SECONDS = 0.5
 REMOVED_SECONDS = 0.1
@@ -52,18 +53,17 @@ def main() -> None:
     trained = load(args.model)
     models = {"trained": trained, "untrained": untrained(trained, args.seed)}
     rng = np.random.default_rng(args.seed)
-    scores = ("score", "peak")
     chosen = {}
     for kind, make in KINDS.items():
         pairs = make_pairs(trained, read_corpus(args.choose), make, args.pairs // 2, rng)
-        right = {name: judge(trained, pairs, name).mean() for name in scores}
-        chosen[kind] = max(scores, key=lambda name: right[name])
+        right = judge(trained, pairs)
+        chosen[kind] = max(SCORES, key=lambda name: right[name].mean())
     found = {}
     for kind, make in KINDS.items():
         pairs = make_pairs(trained, read_corpus(args.data), make, args.pairs, rng)
         found[kind] = {"score": chosen[kind], "pairs": len(pairs)}
         for name, model in models.items():
-            right_ones = judge(model, pairs, chosen[kind])
+            right_ones = judge(model, pairs)[chosen[kind]]
             found[kind][name] = float(right_ones.mean())
             found[kind][f"{name}_interval"] = interval(right_ones, rng)
         print(kind, found[kind], flush=True)
@@ -93,14 +93,16 @@ def untrained(model: SpeechModel, seed: int) -> SpeechModel:
     return SpeechModel(Bundle(encoder=encoder, predictor=network, predictor_config=sizes))
 
 
-def judge(model: SpeechModel, pairs: list[Pair], score: str) -> NDArray[np.float64]:
-    """Return for each pair 1 where the changed speech surprises more, 1/2 for a tie, else 0."""
+def judge(model: SpeechModel, pairs: list[Pair]) -> dict[str, NDArray[np.float64]]:
+    """Return for each score and pair 1 where the changed speech surprises more, 1/2 for a tie,
+    else 0."""
 
-    def total(waves: list[Samples]) -> float:
-        return sum(getattr(surprise(model, torch.from_numpy(wave)), score) for wave in waves)
+    def totals(waves: list[Samples]) -> NDArray[np.float64]:
+        heard = [surprise(model, torch.from_numpy(wave)) for wave in waves]
+        return np.array([sum(getattr(one, name) for one in heard) for name in SCORES])
 
-    differences = np.array([total(changed) - total(natural) for natural, changed in pairs])
-    return (1 + np.sign(differences)) / 2
+    differences = np.array([totals(changed) - totals(natural) for natural, changed in pairs])
+    return dict(zip(SCORES, ((1 + np.sign(differences)) / 2).T, strict=True))
 
 
 def interval(values: NDArray[np.float64], rng: np.random.Generator) -> list[float]:

@@ -85,10 +85,9 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
 def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Surprise:
     """Return the surprise of at most some 15 seconds of speech.
 
-    Spans as long as in pretraining are hidden in turn, half of the frames at a time, until every
-    frame was hidden as often as a span is long, and again with spans twice as long: the short ones
-    find what is wrong inside a sound, the long ones what does not go together. The cosine
-    and not the squared error of training: what is loud or rare has large targets, which says little
+    Spans as long as in pretraining are hidden in turn, half of the frames at a time, shifted until
+    every frame was hidden several times, and again with spans twice as long: the short ones find
+    what is wrong inside a sound, the long ones what does not go together. The cosine and not the squared error of training: what is loud or rare has large targets, which says little
     of whether it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of
     future video (https://arxiv.org/abs/2502.11831).
 
@@ -124,10 +123,10 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
 def _error(
     network: ContextPredictionModel, features: Tensor, frames: Tensor, targets: Tensor, span: int
 ) -> Tensor:
-    """Return (T,) the error of every frame, hidden `span` times in spans of as many frames."""
+    """Return (T,) the error of every frame, hidden several times in spans of so many frames."""
     places = torch.arange(features.shape[1], device=features.device)[None]
-    phases = torch.arange(2 * span, device=features.device)[:, None]
-    hidden = (places + phases) % (2 * span) < span  # (2 * span, T)
+    phases = torch.arange(0, 2 * span, max(1, span // 5), device=features.device)[:, None]
+    hidden = (places + phases) % (2 * span) < span  # (phases, T)
     count = len(hidden)
     predictions, _ = network.predict(
         features.expand(count, -1, -1).contiguous(), frames.expand(count).contiguous(), hidden
