@@ -87,9 +87,10 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
 
     Spans as long as in pretraining are hidden in turn, half of the frames at a time, shifted until
     every frame was hidden several times, and again with spans twice as long: the short ones find
-    what is wrong inside a sound, the long ones what does not go together. The cosine and not the squared error of training: what is loud or rare has large targets, which says little
-    of whether it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of
-    future video (https://arxiv.org/abs/2502.11831).
+    what is wrong inside a sound, the long ones what does not go together. The cosine and not the
+    squared error of training: what is loud or rare has large targets, which says little of whether
+    it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of future video
+    (https://arxiv.org/abs/2502.11831).
 
     Args:
         model: A pretrained JEPA, with its predictor.
