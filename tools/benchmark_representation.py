@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechjepa.audio.files import read_audio
 from speechjepa.data.readers import read_corpus
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.align import align_tokens
 from speechjepa.inference.model import SpeechModel, load
+from speechjepa.inference.recognise import read_utterance
 from speechjepa.metrics.abx import abx_error
 from speechjepa.metrics.collapse import rankme
 from speechjepa.models.bundle import Bundle, build_encoder
@@ -74,7 +74,7 @@ def characters(aligner: SpeechModel, utterance: Utterance) -> list[tuple[str, fl
     """Return the characters of an utterance, each with the middle of its time (seconds)."""
     text = normalize_text(utterance.text or "", aligner.text_config)
     token_ids = aligner.vocabulary.encode(text, unknown="drop")
-    wave = _read(aligner, utterance)
+    wave = read_utterance(utterance, aligner.sample_rate)
     logits, lengths = aligner.logits(torch.from_numpy(wave)[None])
     frames = logits[0, : int(lengths[0])]
     if not token_ids:
@@ -86,15 +86,6 @@ def characters(aligner: SpeechModel, utterance: Utterance) -> list[tuple[str, fl
         for token, span in zip(token_ids, spans, strict=True)
         if token != aligner.vocabulary.word_boundary_id
     ]
-
-
-def _read(model: SpeechModel, utterance: Utterance) -> NDArray[np.float32]:
-    return read_audio(
-        utterance.audio_path,
-        sample_rate=model.sample_rate,
-        start=utterance.start,
-        duration=utterance.duration,
-    )
 
 
 def measure(
@@ -110,7 +101,7 @@ def measure(
     for index, (utterance, spoken) in enumerate(zip(utterances, places, strict=True)):
         if index == len(utterances) // 2:
             half = len(names)
-        wave = torch.from_numpy(_read(model, utterance))[None]
+        wave = torch.from_numpy(read_utterance(utterance, model.sample_rate))[None]
         layers = model.encode(wave, return_layers=True).layers
         assert layers is not None
         vectors = vectors or [[] for _ in layers]

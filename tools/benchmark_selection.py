@@ -52,7 +52,8 @@ def main() -> None:
         what="selection: dev CER after labelling 10 chosen minutes, relative to 10 random ones",
         figure=100 * (means["selected"] / means["random"] - 1),
         unit="% relative",
-        command="python tools/benchmark_selection.py --data-root DATA --work runs/selection",
+        command="python tools/benchmark_selection.py --data-root DATA --work runs/selection "
+        f"--finetune_steps {args.finetune_steps}",
         seed=None,
         seeds=args.seeds,
         cer=rates,

@@ -73,7 +73,7 @@ def main() -> None:
         figure=100 * worst,
         unit="% of pairs",
         command="python tools/benchmark_surprise.py --model RUN --data mboshi/dev "
-        "--choose mboshi/train",
+        f"--choose mboshi/train --pairs {args.pairs}",
         seed=args.seed,
         trained_on=trained.bundle.training.get("pretrain", {}),
         kinds=found,

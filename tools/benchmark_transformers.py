@@ -64,7 +64,8 @@ def main() -> None:
         what="pretraining throughput over transformers at equal parameters, same run",
         figure=best["speechjepa"] / best["transformers"],
         unit="times the audio per s",
-        command="python -m tools.benchmark_transformers",
+        command=f"OMP_NUM_THREADS={torch.get_num_threads()} python -m tools.benchmark_transformers "
+        f"--steps {args.steps} --batch_seconds {args.batch_seconds:g}",
         seed=0,
         threads=torch.get_num_threads(),
         audio_seconds_per_second=rates,

@@ -128,7 +128,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe what the arguments name; the exit status is as `--help` says."""
-    from speechjepa.inference.choices import read_hotwords
+    from speechjepa.inference.decoding import read_hotwords
     from speechjepa.inference.model import load
     from speechjepa.inference.transcribe_files import find_recordings, transcribe_files
     from speechjepa.inference.writers import parse_formats

@@ -102,7 +102,7 @@ def recognise(
         kept, waveforms = [], []
         for index, utterance in batch:
             try:
-                waveforms.append(_read(utterance, model.sample_rate))
+                waveforms.append(read_utterance(utterance, model.sample_rate))
                 kept.append((index, utterance))
             except AudioError as error:
                 result.skipped.append(_skip(utterance, error))
@@ -145,7 +145,8 @@ def _batches(
         yield batch
 
 
-def _read(utterance: Utterance, sample_rate: int) -> NDArray[np.float32]:
+def read_utterance(utterance: Utterance, sample_rate: int) -> NDArray[np.float32]:
+    """Return the waveform (S,) of an utterance, at least one sample; AudioError otherwise."""
     waveform = read_audio(
         utterance.audio_path,
         sample_rate=sample_rate,

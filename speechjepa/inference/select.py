@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechjepa.audio.files import read_audio
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
 from speechjepa.inference.model import SpeechModel
+from speechjepa.inference.recognise import read_utterance
 
 OVERHEAD_SECONDS = 0.5
 """What finding, opening and checking one more recording costs, as seconds of audio."""
@@ -199,7 +199,7 @@ def _judge(
     if utterance.duration is not None and utterance.duration > options.max_seconds:
         return _too_long(options), None
     try:
-        waveform = _read(model, utterance)
+        waveform = read_utterance(utterance, model.sample_rate)
     except AudioError:
         return "cannot be read", None
     seconds = len(waveform) / model.sample_rate
@@ -231,15 +231,6 @@ def level_range(waveform: NDArray[np.float32], sample_rate: int) -> float:
     power = np.square(frames, dtype=np.float64).mean(axis=1)
     low, high = np.percentile(power, [10, 95])
     return 0.0 if high < 1e-10 else float(10 * np.log10(high / max(low, 1e-10)))
-
-
-def _read(model: SpeechModel, utterance: Utterance) -> NDArray[np.float32]:
-    return read_audio(
-        utterance.audio_path,
-        sample_rate=model.sample_rate,
-        start=utterance.start,
-        duration=utterance.duration,
-    )
 
 
 def _find_units(
@@ -276,7 +267,10 @@ def _encode(
                 break
             count += 1
         batch, order = order[:count], order[count:]
-        waves = [torch.from_numpy(_read(model, recordings[index][0])) for index in batch]
+        waves = [
+            torch.from_numpy(read_utterance(recordings[index][0], model.sample_rate))
+            for index in batch
+        ]
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         output = model.encode(
             padded, torch.tensor([len(wave) for wave in waves]), return_layers=True

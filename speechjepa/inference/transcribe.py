@@ -20,7 +20,7 @@ from speechjepa.audio.files import stream_audio
 from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.align import WordSpan, align_words
-from speechjepa.inference.choices import Choices, Decoder, Search, make_decoder
+from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
 from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits

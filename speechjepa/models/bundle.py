@@ -164,9 +164,10 @@ def load_bundle(folder: str | Path) -> Bundle:
         ModelError: It is not a bundle, or not a readable one; the message says what is missing.
     """
     folder = Path(folder)
-    published = _published(folder)
-    if published is not None:
-        return published
+    if is_published(_parse_config(folder)):
+        from speechjepa.models.published import read_published  # which needs this module
+
+        return read_published(folder)
     entry = _read_config(folder)
     where = str(folder / CONFIG_FILE)
     try:
@@ -202,28 +203,27 @@ def load_bundle(folder: str | Path) -> Bundle:
     return bundle
 
 
-def _published(folder: Path) -> Bundle | None:
-    """Return what is in the folder, where that is a checkpoint of `transformers`."""
-    try:
-        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # said by what reads it as a bundle
-        return None
-    from speechjepa.models.published import is_published, read_published  # which needs this module
-
-    return read_published(folder) if isinstance(content, dict) and is_published(content) else None
+def is_published(config: object) -> bool:
+    """Say whether a config.json is that of a checkpoint of `transformers`."""
+    return isinstance(config, dict) and "model_type" in config and "format_version" not in config
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _parse_config(folder: Path) -> Any:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         what = "this is a file" if folder.exists() else "there is no such folder"
         raise ModelError(f"{folder}: {what}; a model is a folder with {CONFIG_FILE}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder}: not a model: it holds no {CONFIG_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    config = _parse_config(folder)
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise ModelError(

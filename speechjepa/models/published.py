@@ -88,11 +88,6 @@ def published_name(name: str) -> str:
     raise ValueError(f"no published name for {name}")
 
 
-def is_published(config: Mapping[str, Any]) -> bool:
-    """Say whether a config.json is that of a checkpoint of `transformers`."""
-    return "model_type" in config and "format_version" not in config
-
-
 def read_published(folder: str | Path, language: str | None = None) -> Bundle:
     """Read a folder that `transformers` wrote.
 

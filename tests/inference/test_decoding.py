@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from speechjepa.errors import ConfigError, ModelError
-from speechjepa.inference.choices import Choices, heard, make_decoder, read_hotwords
+from speechjepa.inference.decoding import Choices, heard, make_decoder, read_hotwords
 from speechjepa.inference.transcribe import transcribe
 from speechjepa.text.ngram import estimate_ngram
 from speechjepa.text.vocabulary import Vocabulary
