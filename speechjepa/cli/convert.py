@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 EPILOG = """\
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         write_published(bundle, target)
     else:
         save_bundle(bundle, target)
+    if bundle.path is not None and (bundle.path / "decoder.json").exists():
+        print(f"the language model stays in {bundle.path}", file=sys.stderr)
     print(target)
     return 0
 

@@ -164,11 +164,12 @@ def load_bundle(folder: str | Path) -> Bundle:
         ModelError: It is not a bundle, or not a readable one; the message says what is missing.
     """
     folder = Path(folder)
-    if is_published(_parse_config(folder)):
+    content = _parse_config(folder)
+    if is_published(content):
         from speechjepa.models.published import read_published  # which needs this module
 
         return read_published(folder)
-    entry = _read_config(folder)
+    entry = _checked(content, folder)
     where = str(folder / CONFIG_FILE)
     try:
         encoder = build_encoder(encoder_config(entry["encoder"], where))
@@ -222,8 +223,11 @@ def _parse_config(folder: Path) -> Any:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    return _checked(_parse_config(folder), folder)
+
+
+def _checked(config: Any, folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
-    config = _parse_config(folder)
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise ModelError(
