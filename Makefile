@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := lm,voices,dev
+EXTRAS := lm,voices,onnx,serve,translation,dev
 PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --only-binary=:all: --constraint constraints.txt
 PYTEST_ARGS ?=
