@@ -11,7 +11,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from speechjepa.audio.augment import mask_features, perturb_speed
 from speechjepa.config import to_dict
 from speechjepa.data.batches import Batch, BatchPlan, batch_loader, collate
 from speechjepa.data.utterance import Utterance
@@ -24,9 +23,10 @@ from speechjepa.models.bundle import (
     save_bundle,
 )
 from speechjepa.models.ctc import CtcModel
-from speechjepa.models.encoder import Encoder
+from speechjepa.models.encoder import Encoder, EncoderOutput
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig, normalize_text
+from speechjepa.training.augmented import encode_augmented
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
     checkpoint_summary,
@@ -118,32 +118,17 @@ class FinetuneModule(RecordingModule):
             groups += [group | {"encoder": True} for group in below]
         return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
+    def encode(self, batch: Batch) -> EncoderOutput:
+        """Return the encoder's output of an augmented batch."""
+        with autocast(self.device, self.precision_name):
+            return encode_augmented(
+                self.encoder, batch, self.config, frozen=self._encoder_is_frozen
+            )
+
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the CTC loss of an augmented batch (nats per character), its logits (B, T, V) and
         their lengths (B,)."""
-        config = self.config
-        waveform, lengths = batch.waveform, batch.lengths
-        generator = torch.Generator().manual_seed(int(batch.keys[0]) % 2**31)
-        if config.speed_perturbation:
-            waveform, lengths = perturb_speed(
-                waveform, lengths, config.speed_perturbation, generator
-            )
-        rate = 16000 / self.encoder.hop  # frames per second
-        frozen = config.freeze_feature_encoder or self._encoder_is_frozen
-        with autocast(self.device, self.precision_name):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                features, frames = self.encoder.extract_features(waveform, lengths)
-            features = mask_features(
-                features,
-                frames,
-                mask_prob=cast(float, config.mask_prob),
-                mask_length=max(1, round(config.mask_length_seconds * rate)),
-                mask_channel_prob=cast(float, config.mask_channel_prob),
-                mask_channel_length=config.mask_channel_length,
-                generator=generator,
-            )
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_is_frozen):
-                output = self.encoder.contextualize(features, frames)
+        output = self.encode(batch)
         logits = self.model.head_logits(output.features)
         logit_lengths = output.lengths * self.model.upsample
         loss = ctc_loss(logits, logit_lengths, self._token_ids(batch))
@@ -318,7 +303,7 @@ def finetune(
     save_json(settings, run_dir / "config.json")
     training = start.training | {"finetune": settings}
     try:
-        _fit(module, config, run_dir, earlier)
+        fit_module(module, config, run_dir, earlier)
     except CollapseError as error:
         if not module.best_weights:
             raise
@@ -361,9 +346,10 @@ def _finish(
     return save_bundle(bundle, run_dir / "bundle")
 
 
-def _fit(
+def fit_module(
     module: FinetuneModule, config: FinetuneConfig, run_dir: Path, earlier: dict[str, Any]
 ) -> None:
+    """Train a module to the end of its budget, from where an earlier sitting stopped."""
     checkpoint = run_dir / "checkpoints" / LAST_CHECKPOINT
     if earlier:
         logger.info("continuing %s after step %d", checkpoint, earlier["step"])
