@@ -27,6 +27,7 @@ COMMANDS = {
     "select": "select",
     "surprise": "surprise",
     "align": "align",
+    "units": "units",
     "convert": "convert",
     "info": "info",
 }
