@@ -8,8 +8,8 @@ from pathlib import Path
 
 EPILOG = """\
 SRC is a folder of this project or of transformers, or the hub's OWNER/NAME. Wav2Vec2, XLS-R, MMS,
-HuBERT and data2vec-audio are read, for pretraining, encoder only, and CTC. Every command takes such
-a folder as its model too; converting once saves the reading.
+HuBERT, WavLM and data2vec-audio are read, for pretraining, encoder only, and CTC. Every command
+takes such a folder as its model too; converting once saves the reading.
 
   speechjepa convert facebook/mms-1b-all mms-swahili --language swh
   speechjepa convert runs/my_language for_transformers --to hf

@@ -1,7 +1,7 @@
 """Read checkpoints of the wav2vec 2.0 family as `transformers` stores them.
 
-Wav2Vec2, XLS-R, MMS (one language at a time), HuBERT and data2vec-audio; for pretraining (its
-quantizer is left behind), encoder only, and CTC.
+Wav2Vec2, XLS-R, MMS (one language at a time), HuBERT, WavLM and data2vec-audio; for pretraining
+(its quantizer is left behind), encoder only, and CTC.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from speechjepa.text.languages import match_language, nearest_languages, standar
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import BLANK, WORD_BOUNDARY, Vocabulary
 
-FAMILIES = {"wav2vec2": "wav2vec2.", "hubert": "hubert.", "data2vec-audio": "data2vec_audio."}
+FAMILIES = {
+    "wav2vec2": "wav2vec2.",
+    "hubert": "hubert.",
+    "data2vec-audio": "data2vec_audio.",
+    "wavlm": "wavlm.",
+}
 """`model_type` -> what the encoder's tensors begin with where there is a head."""
 LEFT_BEHIND = ("quantizer.", "project_hid.", "project_q.", "lm_head.", "masked_spec_embed")
 """Beginnings of tensors that the encoder has no use for, or that are read apart."""
@@ -54,6 +59,7 @@ _NAMES = (
     ("positions.convolutions.", "encoder.pos_conv_embed.layers.", ".conv."),
     ("positions.convolution.", "encoder.pos_conv_embed.conv.", None),
     ("norm.", "encoder.layer_norm.", None),
+    ("relative_bias.table.", "encoder.layers.0.attention.rel_attn_embed.", None),
     ("blocks.", "encoder.layers.", None),
 )
 """Ours, theirs, and what stands behind the number of a layer in theirs."""
@@ -66,6 +72,8 @@ _PARTS = (
     ("attention.key.", "attention.k_proj."),
     ("attention.value.", "attention.v_proj."),
     ("attention.output.", "attention.out_proj."),
+    ("attention.gate.projection.", "attention.gru_rel_pos_linear."),
+    ("attention.gate.scale", "attention.gru_rel_pos_const"),
     ("adapter.norm.", "adapter_layer.norm."),
     ("adapter.down.", "adapter_layer.linear_1."),
     ("adapter.up.", "adapter_layer.linear_2."),
@@ -136,6 +144,9 @@ def _sizes(
         raise ModelError(f"{folder}: a batch norm in its positions cannot be read")
     if settings.get("add_adapter"):
         raise ModelError(f"{folder}: an adapter behind the encoder cannot be read")
+    for name in ("hidden_act", "feat_extract_activation"):
+        if settings.get(name, "gelu") != "gelu":
+            raise ModelError(f"{folder}: `{name}` must be gelu, but is {settings[name]!r} instead")
     preprocessor = folder / "preprocessor_config.json"
     # Where nothing is said, waveforms are normalised: that is the default of the processor.
     normalize = (
@@ -147,6 +158,7 @@ def _sizes(
             value = settings[theirs]
             values[ours] = tuple(value) if isinstance(value, list) else value
         is_data2vec = settings["model_type"] == "data2vec-audio"
+        is_wavlm = settings["model_type"] == "wavlm"
         kernel = "conv_pos_kernel_size" if is_data2vec else "num_conv_pos_embeddings"
         return Wav2Vec2Config(
             **values,
@@ -154,6 +166,8 @@ def _sizes(
             pre_norm=bool(settings.get("do_stable_layer_norm", False)),
             position_kernel=settings[kernel],
             position_layers=settings["num_conv_pos_embeddings"] if is_data2vec else None,
+            bias_buckets=settings["num_buckets"] if is_wavlm else None,
+            bias_distance=settings["max_bucket_distance"] if is_wavlm else 800,
             feature_norm=bool(settings.get("feat_proj_layer_norm", True)),
             adapter_width=settings.get("adapter_attn_dim"),
             normalize_waveform=bool(normalize),

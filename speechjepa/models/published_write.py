@@ -38,6 +38,8 @@ def write_published(bundle: Bundle, folder: str | Path) -> Path:
     family = "wav2vec2" if config.feature_norm else "hubert"
     if config.position_layers is not None:
         family = "data2vec-audio"
+    if config.bias_buckets is not None:
+        family = "wavlm"
     # Large HuBERT has the architecture of large wav2vec 2.0: only its name tells them apart.
     family = bundle.training.get("published", {}).get("model_type", family)
     prefix = "" if bundle.ctc is None else FAMILIES[family]
@@ -67,7 +69,12 @@ def write_published(bundle: Bundle, folder: str | Path) -> Path:
     return folder
 
 
-_ARCHITECTURES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "data2vec-audio": "Data2VecAudio"}
+_ARCHITECTURES = {
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "data2vec-audio": "Data2VecAudio",
+    "wavlm": "WavLM",
+}
 
 
 def _write_head(
@@ -110,6 +117,9 @@ def _published_settings(config: Wav2Vec2Config, family: str) -> dict[str, Any]:
         "feat_proj_layer_norm": config.feature_norm,
         "adapter_attn_dim": config.adapter_width,
     }
+    if config.bias_buckets is not None:
+        settings["num_buckets"] = config.bias_buckets
+        settings["max_bucket_distance"] = config.bias_distance
     if config.position_layers is None:
         settings["num_conv_pos_embeddings"] = config.position_kernel
     else:

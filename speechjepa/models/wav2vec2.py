@@ -1,13 +1,12 @@
-"""wav2vec 2.0 as published, base and large, parameter for parameter.
+"""wav2vec 2.0 as published, base and large, parameter for parameter, and its relatives.
 
-https://arxiv.org/abs/2006.11477
+https://arxiv.org/abs/2006.11477; MMS, HuBERT, data2vec-audio and WavLM are settings of it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,12 @@ from speechjepa.models.encoder import (
 )
 from speechjepa.nn.cpu import Dropout, attention
 from speechjepa.nn.packing import pack_visible
+from speechjepa.nn.positions import (
+    BiasGate,
+    PositionalConvolution,
+    PositionalConvolutions,
+    RelativeBias,
+)
 from speechjepa.nn.waveform_encoder import WaveformFeatureEncoder, normalize_waveform
 from speechjepa.shapes import padding_mask
 
@@ -58,6 +63,10 @@ class Wav2Vec2Config:
     position_layers: int | None = None
     """This many convolutions tell positions, each followed by a layer norm (data2vec); None = one,
     with weight norm."""
+    bias_buckets: int | None = None
+    """Buckets of distances in the gated relative bias of attention (WavLM); None = no such bias."""
+    bias_distance: int = 800
+    """Frames from which on that bias does not tell distances apart."""
     feature_norm: bool = True
     """Whether waveform features are layer-normed before their projection."""
     adapter_width: int | None = None
@@ -94,6 +103,11 @@ class Wav2Vec2Config:
         require_at_least(self, dict.fromkeys(sizes, 1))
         dropped = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
         require_probabilities(self, (*dropped, "layerdrop"))
+        if self.bias_buckets is not None and not 4 <= self.bias_buckets < 4 * self.bias_distance:
+            raise ConfigError(
+                "`bias_buckets` must be at least 4 and less than four times `bias_distance` "
+                f"({self.bias_distance}), but is {self.bias_buckets} instead"
+            )
         if self.adapter_width is not None and not self.pre_norm:
             raise ConfigError("`adapter_width` takes `pre_norm`: only such models have adapters")
         for name in ("num_heads", "position_groups"):
@@ -165,6 +179,10 @@ class Wav2Vec2(Encoder):
             self.positions: nn.Module = PositionalConvolution(*sizes)
         else:
             self.positions = PositionalConvolutions(*sizes, config.position_layers)
+        self.relative_bias: RelativeBias | None = None
+        if config.bias_buckets is not None:
+            buckets, distance = config.bias_buckets, config.bias_distance
+            self.relative_bias = RelativeBias(config.num_heads, buckets, distance)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -226,12 +244,16 @@ class Wav2Vec2(Encoder):
             x = self.norm(x)
         x = self.dropout(x)
         mask = _attention_mask(lengths, x.shape[1])
+        bias = None
+        if self.relative_bias is not None:
+            places = torch.arange(x.shape[1], device=x.device)[None] if indices is None else indices
+            bias = self.relative_bias(places)  # (B, H, T, T), or (1, H, T, T) when all are there
         layers, ffn_outputs = [x], []
         for block in self.blocks:
             if self.training and torch.rand(()).item() < self.config.layerdrop:
                 ffn_output = torch.zeros_like(x)
             else:
-                x, ffn_output = block(x, mask)
+                x, ffn_output = block(x, mask, bias)
             layers.append(x)
             ffn_outputs.append(ffn_output)
         return EncoderOutput(
@@ -241,63 +263,6 @@ class Wav2Vec2(Encoder):
             ffn_outputs if return_ffn else None,
             indices,
         )
-
-
-class PositionalConvolution(nn.Module):
-    """A grouped convolution over time with weight norm and GELU, whose output tells positions.
-
-    Args:
-        width: Channels D.
-        kernel: Frames of the kernel; an even one sees one frame more of the past.
-        groups: Groups of channels.
-    """
-
-    def __init__(self, width: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        convolution = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
-        nn.init.normal_(convolution.weight, std=math.sqrt(4 / (kernel * width)))
-        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-        # One norm per step of the kernel, as in the published checkpoints.
-        self.convolution = nn.utils.parametrizations.weight_norm(convolution, dim=2)
-        self.sizes = (width, kernel, groups)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process as sizes and values: torch pickles no weight norm."""
-        trained = {name: p.requires_grad for name, p in self.named_parameters()}
-        return _rebuild_positions, (self.sizes, self.state_dict(), trained, self.training)
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return the embedding (B, T, D) of frames x (B, T, D), zeros where not visible (B, T)."""
-        y = self.convolution(x.transpose(1, 2))[:, :, : x.shape[1]]
-        return functional.gelu(y).transpose(1, 2)
-
-
-class PositionalConvolutions(nn.Module):
-    """Several grouped convolutions over time, each with a layer norm and GELU (data2vec).
-
-    https://arxiv.org/abs/2202.03555. Padding becomes silence again before every convolution.
-
-    Args:
-        width: Channels D.
-        kernel: Frames of each kernel; an even one sees one frame more of the past.
-        groups: Groups of channels.
-        layers: How many convolutions.
-    """
-
-    def __init__(self, width: int, kernel: int, groups: int, layers: int) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
-            for _ in range(layers)
-        )
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return the embedding (B, T, D) of frames x (B, T, D), some of them visible (B, T)."""
-        for convolution in self.convolutions:
-            x = x.masked_fill(~visible[:, :, None], 0.0)
-            y = convolution(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
-            x = functional.gelu(functional.layer_norm(y, y.shape[-1:]))
-        return x
 
 
 class Adapter(nn.Module):
@@ -320,22 +285,31 @@ class Adapter(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
+        width = config.width
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
         self.query = _linear(width, width)
         self.key = _linear(width, width)
         self.value = _linear(width, width)
         self.output = _linear(width, width)
+        self.gate: BiasGate | None = None
+        if config.bias_buckets is not None:
+            self.gate = BiasGate(width // self.num_heads, self.num_heads)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Let frames x (B, T, D) attend to the frames where mask (B, 1, 1, T) is True."""
+    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """Let frames x (B, T, D) attend to the frames where mask (B, 1, 1, T) is True.
+
+        A relative bias (B or 1, H, T, T) is gated and added to the scores.
+        """
+        if self.gate is not None and bias is not None:
+            bias = self.gate(x) * bias
         query, key, value = (
             project(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )  # (B, H, T, D / H)
-        x = attention(query, key, value, mask, self.dropout if self.training else 0.0)
+        x = attention(query, key, value, mask, self.dropout if self.training else 0.0, bias)
         return self.output(x.transpose(1, 2).flatten(2))
 
 
@@ -345,7 +319,7 @@ class Block(nn.Module):
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
-        self.attention = Attention(config.width, config.num_heads, config.attention_dropout)
+        self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.ffn_in = _linear(config.width, config.ffn_width)
         self.ffn_out = _linear(config.ffn_width, config.width)
@@ -356,31 +330,21 @@ class Block(nn.Module):
         if config.adapter_width is not None and config.pre_norm:
             self.adapter = Adapter(config.width, config.adapter_width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the block's output and its feed-forward output, both (B, T, D)."""
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, bias))
             ffn_output = self._feed_forward(self.ffn_norm(x))
             x = x + self.dropout(ffn_output)
             return x if self.adapter is None else x + self.adapter(x), ffn_output
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, bias)))
         ffn_output = self._feed_forward(x)
         return self.ffn_norm(x + self.dropout(ffn_output)), ffn_output
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.ffn_out(self.activation_dropout(functional.gelu(self.ffn_in(x))))
-
-
-def _rebuild_positions(
-    sizes: tuple[int, int, int], values: dict[str, Tensor], trained: dict[str, bool], training: bool
-) -> PositionalConvolution:
-    with torch.random.fork_rng(devices=[]):  # the values drawn here are replaced
-        rebuilt = PositionalConvolution(*sizes)
-    first = next(iter(values.values()))
-    rebuilt.to(first.device, first.dtype).load_state_dict(values)
-    for name, parameter in rebuilt.named_parameters():
-        parameter.requires_grad_(trained[name])
-    return rebuilt.train(training)
 
 
 def _linear(source: int, width: int) -> nn.Linear:

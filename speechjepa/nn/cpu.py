@@ -19,19 +19,31 @@ MAX_FRAMES = 512
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + mask) v for (B, H, T, d) inputs; mask True = may attend.
+    """Return softmax(q k^T / sqrt(d) + bias + mask) v for (B, H, T, d) inputs.
+
+    The mask is True where a frame may be attended to; the bias broadcasts to (B, H, T, T).
 
     Training on short sequences on a CPU multiplies the matrices out; everything else goes through
     `scaled_dot_product_attention`, whose gradient on a CPU is about five times slower there.
     """
     short = query.shape[2] <= MAX_FRAMES and query.device.type == "cpu"
     if not (short and torch.is_grad_enabled() and query.requires_grad):
+        if bias is not None:
+            bias = bias.to(query.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout
         )
     scores = torch.matmul(query * query.shape[3] ** -0.5, key.transpose(-1, -2))  # (B, H, T, T)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = scores + torch.zeros(mask.shape, dtype=scores.dtype).masked_fill(~mask, -1e4)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)

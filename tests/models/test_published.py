@@ -27,11 +27,14 @@ SMALL = {
     "pad_token_id": 0,
 }
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+BUCKETS = {"num_buckets": 16, "max_bucket_distance": 12}
 KINDS = {
     "wav2vec2-base": ("Wav2Vec2", {"num_conv_pos_embeddings": 16}),
     "wav2vec2-large": ("Wav2Vec2", {"num_conv_pos_embeddings": 16, **LARGE}),
     "hubert-base": ("Hubert", {"num_conv_pos_embeddings": 16, "feat_proj_layer_norm": False}),
     "hubert-large": ("Hubert", {"num_conv_pos_embeddings": 16, **LARGE}),
+    "wavlm-base": ("WavLM", {"num_conv_pos_embeddings": 16, **BUCKETS}),
+    "wavlm-large": ("WavLM", {"num_conv_pos_embeddings": 16, **BUCKETS, **LARGE}),
     "data2vec": ("Data2VecAudio", {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}),
 }
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A"]
@@ -76,21 +79,39 @@ def test_layers_and_logits_are_those_of_transformers(kind, tmp_path):
     assert logits.std() > 0.05
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2-large", "hubert-large", "data2vec"])
-def test_padding_in_the_batch_changes_nothing_in_either(kind, tmp_path):
+@pytest.mark.parametrize("kind", ["wav2vec2-large", "hubert-large", "wavlm-large"])
+def test_layers_and_logits_of_a_padded_batch_are_those_of_transformers(kind, tmp_path):
     model = published(kind)
     bundle = read_published(stored(model, tmp_path / "m"))
     waveform, lengths = audio(8000, 5000)
     waveform = waveform.masked_fill(torch.arange(8000) >= lengths[:, None], 0.0)
     mask = (torch.arange(8000) < lengths[:, None]).long()
+    expected = run_published(model.base_model, waveform, attention_mask=mask)
     with torch.no_grad():
+        output = bundle.encoder(waveform, lengths, return_layers=True)
+        logits, _ = bundle.ctc(waveform, lengths)
         theirs = model(waveform, attention_mask=mask).logits
-        ours, frames = bundle.ctc(waveform, lengths)
-        alone, _ = bundle.ctc(waveform[1:, :5000], lengths[1:])
-    for row, count in enumerate(frames.tolist()):
-        if kind != "data2vec" or row == 0:  # theirs lets padding into the positions
-            torch.testing.assert_close(ours[row, :count], theirs[row, :count], atol=1e-4, rtol=0)
-    torch.testing.assert_close(ours[1, : frames[1]], alone[0], atol=1e-4, rtol=0)
+    ours = [*output.layers, output.features, logits]
+    for a, b in zip(ours, [*expected, theirs], strict=True):
+        for row, count in enumerate(output.lengths.tolist()):
+            torch.testing.assert_close(a[row, :count], b[row, :count], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-base", "hubert-base", "wavlm-base", "data2vec"])
+def test_a_padded_row_is_what_transformers_makes_of_it_alone(kind, tmp_path):
+    """Theirs lets padding into the group norm, or into the positions: padded, they differ."""
+    model = published(kind)
+    bundle = read_published(stored(model, tmp_path / "m"))
+    waveform, lengths = audio(8000, 5000)
+    with torch.no_grad():
+        output = bundle.encoder(waveform, lengths, return_layers=True)
+        logits, _ = bundle.ctc(waveform, lengths)
+        for row, count in enumerate(output.lengths.tolist()):
+            alone = waveform[row : row + 1, : lengths[row]]
+            expected = [*run_published(model.base_model, alone), model(alone).logits]
+            ours = [*output.layers, output.features, logits]
+            for a, b in zip(ours, expected, strict=True):
+                torch.testing.assert_close(a[row, :count], b[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
