@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 import torch
 
+from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 
 RATE = 16000
@@ -48,6 +49,7 @@ class ToneModel:
     device = torch.device("cpu")
     beam_search = None
     utterance_seconds = None
+    text_config = TextConfig()
 
     def __init__(self, confused_frames=0, frames_per_hop=1):
         self.confused_frames = confused_frames

@@ -5,7 +5,7 @@
 
 Every row that pretrains does so once per seed, for the same minutes on the same pool, and serves
 every column. `shipped` is fine-tuned from the encoder that comes with the package, `shipped_jepa`
-pretrained further from it. The column digits-2min leaves one speaker out at a time: six runs, and
+pretrained further from it, and `best` goes on from `shipped` with self-training. The column digits-2min leaves one speaker out at a time: six runs, and
 `accuracy` is the share of digits whose word fits best of the ten.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
@@ -43,8 +43,16 @@ COLUMNS = {
     "cherokee-1h": "cherokee/asr_1h.yaml",
     "digits-2min": "digits/asr_2min.yaml",
 }
-STARTS = {"labels_only": "fresh", "random_frozen": "fresh", "shipped": "shipped"}
+STARTS = {
+    **{"labels_only": "fresh", "random_frozen": "fresh"},
+    **{"shipped": "shipped", "best": "shipped"},
+}
 """Rows without pretraining of their own, and the `init` of their fine-tuning."""
+MORE = {
+    "random_frozen": ["finetune.freeze_encoder=true"],
+    "best": ["self_training.rounds=1", "self_training.max_steps=1500"],
+}
+"""What rows set beside the settings of all."""
 JEPA = ("pretrain.objective=jepa", "pretrain.jepa.num_masks=1")
 PRETRAINED = {
     "reconstruct": ("pretrain.objective=reconstruct", "pretrain.reconstruct.num_masks=1"),
@@ -159,16 +167,20 @@ def run_cell(
 def _finetuning(options: argparse.Namespace, row: str, seed: int, start: str) -> list[str]:
     settings = ["pretrain=null", f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
     settings += [f"finetune.seed={seed}", f"init={start}"]
-    return settings + (["finetune.freeze_encoder=true"] if row == "random_frozen" else [])
+    return settings + MORE.get(row, [])
 
 
 def _cell(
     options: argparse.Namespace, row: str, column: str, seed: int, run_dir: Path
 ) -> dict[str, Any]:
     """Return what a cell says about its run, its rates still unknown."""
-    trained = json.loads(
-        (run_dir / "finetune" / "bundle" / "config.json").read_text(encoding="utf-8")
-    )["training"]
+    bundles = [run_dir / stage / "bundle" for stage in ("finetune", "self_training")]
+    trainings = [
+        json.loads((bundle / "config.json").read_text(encoding="utf-8"))["training"]
+        for bundle in bundles
+        if bundle.exists()
+    ]
+    trained = trainings[0]
     account = trained.get("pretrain", {}) if row in PRETRAINED else {}
     heard, minutes = account.get("audio_hours_seen"), account.get("minutes")
     return {
@@ -182,7 +194,7 @@ def _cell(
         "audio_hours_per_hour": heard / minutes * 60 if heard and minutes else None,
         "pretraining_steps": account.get("steps"),
         "finetuning_steps": options.finetune_steps,
-        "finetuning_minutes": trained["finetune"]["minutes"],
+        "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],
         "device": hardware(),
         "commit": commit(),

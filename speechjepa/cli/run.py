@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-STAGE_NAMES = ("prepare", "check", "pretrain", "finetune", "language_model", "evaluate", "report")
+STAGE_NAMES = (
+    *("prepare", "check", "pretrain", "finetune"),
+    *("language_model", "self_training", "evaluate", "report"),
+)
 DATA_ROOT_VARIABLE = "SPEECHJEPA_DATA"
 
 
@@ -19,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "run",
         help="every stage of a recipe, in order; continues where it stopped",
-        description="Run a recipe: check, pretrain, finetune, language model, evaluate, report. "
+        description="Run a recipe: check, pretrain, finetune, language model, self-training "
+        "where it asks for it, evaluate, report. "
         "Stages whose inputs have not changed are not redone; what is redone is first moved "
         "aside. Ctrl-C leaves a run that the same command continues.",
         epilog="Every setting with its value is in the run folder's recipe.yaml, from the start: "
@@ -191,6 +195,8 @@ def _stages(settings: Mapping[str, Any], path: Path) -> str:
     for section in ("pretrain", "finetune", "language_model"):
         if section not in settings or settings[section] is not None:
             names.append(section)
+    if settings.get("self_training") is not None:
+        names.append("self_training")
     return ", ".join(names)
 
 

@@ -11,7 +11,7 @@ from speechjepa.cli.run import add_run_options, perform
 from speechjepa.errors import ConfigError
 
 SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)*=.*", re.DOTALL)
-AFTER_FINETUNE = ("finetune", "language_model", "evaluate", "report")
+AFTER_FINETUNE = ("finetune", "language_model", "self_training", "evaluate", "report")
 
 
 def add_parser(subparsers: Any) -> None:

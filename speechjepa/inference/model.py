@@ -191,7 +191,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel
     """Load a model from its bundle folder.
 
     Args:
-        path: The folder, or a run's folder that holds `finetune/bundle` or `pretrain/bundle`;
+        path: The folder, or a run's folder that holds `self_training/bundle`, `finetune/bundle` or
+            `pretrain/bundle`;
             "shipped" is the model that comes with the package, which writes phones.
         device: "cpu", "cuda", ...
 
@@ -207,7 +208,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel
         reason = str(error).partition("\n")[0]
         raise ModelError(f"the device {str(device)!r} cannot be used: {reason}") from error
     if not (path / "config.json").exists():
-        for stage in ("finetune", "pretrain"):
+        for stage in ("self_training", "finetune", "pretrain"):
             if (path / stage / "bundle" / "config.json").exists():
                 path = path / stage / "bundle"
                 break

@@ -17,6 +17,7 @@ from speechjepa.config import (
 )
 from speechjepa.errors import ConfigError
 from speechjepa.inference.language_model import LanguageModelConfig
+from speechjepa.inference.pseudo_labels import SelfTrainingConfig
 from speechjepa.models.speech_encoder import PRESETS as NATIVE_PRESETS
 from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import PRESETS as WAV2VEC2_PRESETS
@@ -139,6 +140,9 @@ class Recipe:
     """null = none."""
     language_model: LanguageModelConfig | None = field(default_factory=LanguageModelConfig)
     """null = greedy decoding only."""
+    self_training: SelfTrainingConfig | None = None
+    """Go on with what the fine-tuned model recognises in the rest of `data.train`; null = do not.
+    `self_training: {}` does, as SelfTrainingConfig says."""
 
     def __post_init__(self) -> None:
         allowed = all(c.isalnum() or c in "-_." for c in self.name)

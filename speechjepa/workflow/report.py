@@ -20,7 +20,7 @@ from speechjepa.workflow.report_training import curves, snapshot
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
-_STAGE_NAMES = {"language_model": "language model"}
+_STAGE_NAMES = {"language_model": "language model", "self_training": "self-training"}
 _RATES = {"cer": "CER", "wer": "WER", "cer_lm": "CER with LM", "wer_lm": "WER with LM"}
 _NOT_EVALUATED = '<p class="none">This run has not been evaluated: there are no predictions.</p>'
 
@@ -81,7 +81,8 @@ def _evaluation(run_dir: Path, results: dict[str, Any]) -> list[tuple[str, str, 
     predictions = read_predictions(run_dir / "evaluate" / "predictions.jsonl")
     parts = [_NOT_EVALUATED] * 3
     if predictions:
-        bundle = run_dir / "finetune" / "bundle"
+        stage = "self_training" if (run_dir / "self_training").exists() else "finetune"
+        bundle = run_dir / stage / "bundle"
         parts = [picture(bundle, predictions), utterances(predictions), confusion(predictions)]
     return [
         ("representation", "The representation", parts[0]),

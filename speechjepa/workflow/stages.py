@@ -1,4 +1,5 @@
-"""The stages of a recipe: prepare, check, pretrain, finetune, language_model, evaluate, report."""
+"""The stages of a recipe: prepare, check, pretrain, finetune, language_model, self_training,
+evaluate, report."""
 
 from __future__ import annotations
 
@@ -14,15 +15,25 @@ from typing import Any
 from speechjepa.config import to_dict
 from speechjepa.errors import ConfigError, DataError
 from speechjepa.workflow.checking import check_data, frame_ms
-from speechjepa.workflow.corpora import Corpora, file_fingerprint, total_seconds
+from speechjepa.workflow.corpora import Corpora, total_seconds
+from speechjepa.workflow.language_model import (
+    LANGUAGE_MODEL_FILES,
+    extra_text,
+    has_language_model,
+    language_model_stage,
+)
 from speechjepa.workflow.recipe import Recipe, save_recipe
 from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run_stages
+from speechjepa.workflow.self_training import FOLDER as SELF_TRAINING
+from speechjepa.workflow.self_training import self_training_stage
 from speechjepa.workflow.start import describe_start, start_fingerprint, starting_bundle
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("prepare", "check", "pretrain", "finetune", "language_model", "evaluate", "report")
-LANGUAGE_MODEL_FILES = ("finetune/bundle/lm.arpa", "finetune/bundle/decoder.json")
+STAGES = (
+    *("prepare", "check", "pretrain", "finetune"),
+    *("language_model", "self_training", "evaluate", "report"),
+)
 
 
 def run_recipe(
@@ -99,15 +110,12 @@ class Plan:
         """
         recipe = self.recipe
         logger.info("starts from %s", describe_start(recipe))
-        if recipe.finetune is not None and not self._has_language_model:
+        if recipe.finetune is not None and not has_language_model(self.recipe):
             # Left in the bundle, it would go on to improve results and transcripts.
             forget_stage(self.run_dir, "language_model", LANGUAGE_MODEL_FILES)
+        if recipe.self_training is None:
+            forget_stage(self.run_dir, SELF_TRAINING, (SELF_TRAINING,))
         save_recipe(recipe, self.run_dir / "recipe.yaml")
-
-    @property
-    def _has_language_model(self) -> bool:
-        section = self.recipe.language_model
-        return section is not None and section.kind != "none"
 
     def stages(self) -> list[Stage]:
         """Return the stages that this recipe has, in order."""
@@ -119,8 +127,10 @@ class Plan:
             stages.append(self._pretrain())
         if recipe.finetune is not None:
             stages.append(self._finetune())
-            if self._has_language_model:
+            if has_language_model(self.recipe):
                 stages.append(self._language_model())
+            if recipe.self_training is not None:
+                stages.append(self._self_training())
             stages.append(self._evaluate())
         stages.append(self._report([stage.name for stage in stages]))
         # The run folder may remember stages that the recipe no longer has: nothing depends on
@@ -154,7 +164,7 @@ class Plan:
 
         def inputs() -> dict[str, Any]:
             self.corpora.read_all()
-            self._extra_text()
+            extra_text(recipe)
             return {
                 "data": {
                     self.corpora.label(corpus): self.corpora.fingerprint(self.corpora.read(corpus))
@@ -217,7 +227,7 @@ class Plan:
     def _finetune(self) -> Stage:
         recipe, config = self.recipe, self.recipe.finetune
         assert config is not None
-        start = self.run_dir / "pretrain" / "bundle" if recipe.pretrain else starting_bundle(recipe)
+        start = self._start
 
         def inputs() -> dict[str, Any]:
             return {
@@ -245,7 +255,7 @@ class Plan:
                 init=start,
                 cache_dir=self.cache_dir,
             )
-            self._sign()
+            self._sign(self._finetuned)
             self._gather_skipped()
             return {
                 "label_minutes": total_seconds(self.corpora.labelled) / 60,
@@ -260,70 +270,46 @@ class Plan:
             after=("pretrain",),
         )
 
-    def _sign(self, **entries: Any) -> None:
-        """Write into the fine-tuned bundle what the recipe says about it."""
+    def _sign(self, bundle: Path, **entries: Any) -> None:
+        """Write into a fine-tuned bundle what the recipe says about it."""
         from speechjepa.models.bundle import update_bundle
 
         if self.recipe.language:
             entries["languages"] = [self.recipe.language]
-        update_bundle(self._bundle, licence=self.recipe.licence, **entries)
+        update_bundle(bundle, licence=self.recipe.licence, **entries)
+
+    @property
+    def _start(self) -> Path | None:
+        if self.recipe.pretrain is not None:
+            return self.run_dir / "pretrain" / "bundle"
+        return starting_bundle(self.recipe)
+
+    @property
+    def _finetuned(self) -> Path:
+        return self.run_dir / "finetune" / "bundle"
 
     @property
     def _bundle(self) -> Path:
-        return self.run_dir / "finetune" / "bundle"
-
-    def _extra_text(self) -> list[Path]:
-        """Return the files of text for the language model.
-
-        Raises:
-            DataError: One is not there; said at the start, not after hours of training.
-        """
-        section = self.recipe.language_model
-        named = () if section is None else section.extra_text
-        paths = [
-            Path(p) if Path(p).is_absolute() else self.recipe.data.under_root(p) for p in named
-        ]
-        for path in paths:
-            if not path.is_file():
-                raise DataError("there is no such file of `language_model.extra_text`", path=path)
-        return paths
+        """The model that the recipe ends with."""
+        if self.recipe.self_training is not None:
+            return self.run_dir / SELF_TRAINING / "bundle"
+        return self._finetuned
 
     def _language_model(self) -> Stage:
-        recipe, section = self.recipe, self.recipe.language_model
-        assert section is not None
+        return language_model_stage(self.recipe, self.corpora, self._finetuned)
 
-        def inputs() -> dict[str, Any]:
-            return {
-                "language_model": to_dict(section),
-                "extra_text": [file_fingerprint(path) for path in self._extra_text()],
-            }
+    def _self_training(self) -> Stage:
+        def finish() -> None:
+            self._sign(self._bundle)
+            self._gather_skipped()
 
-        def action() -> dict[str, Any]:
-            from speechjepa.inference.evaluate import dev_set
-            from speechjepa.inference.language_model import attach_language_model
-            from speechjepa.inference.model import load
-            from speechjepa.models.bundle import default_device
-            from speechjepa.text.normalize import normalize_text
-
-            config = dataclasses.replace(section, extra_text=tuple(map(str, self._extra_text())))
-            model = load(self._bundle, device=default_device())
-            texts = [normalize_text(u.text or "", recipe.text) for u in self.corpora.labelled]
-            decoder = attach_language_model(
-                self._bundle,
-                [text for text in texts if text],
-                vocabulary=model.vocabulary,
-                text_config=recipe.text,
-                config=config,
-                dev=dev_set(model, self.corpora.dev, name=self.corpora.dev_name),
-            )
-            return {"beam": (decoder or {}).get("beam")}
-
-        return Stage(
-            name="language_model",
-            inputs=inputs,
-            action=action,
-            outputs=LANGUAGE_MODEL_FILES,
-            after=("finetune",),
+        return self_training_stage(
+            self.recipe,
+            self.corpora,
+            self.run_dir,
+            start=self._start,
+            cache_dir=self.cache_dir,
+            finish=finish,
         )
 
     def _evaluate(self) -> Stage:
@@ -338,7 +324,7 @@ class Plan:
             )
             rates = {name: found.results[name] for name in ("cer", "wer", "cer_lm", "wer_lm")}
             split = self.corpora.dev_name
-            self._sign(results={"recipe": self.recipe.name, "split": split, **rates})
+            self._sign(self._bundle, results={"recipe": self.recipe.name, "split": split, **rates})
             return {"split": split, **rates, "parameters": model.info()["parameters"]}
 
         return Stage(
@@ -352,7 +338,7 @@ class Plan:
             },
             action=action,
             outputs=("evaluate/results.json", "evaluate/predictions.jsonl"),
-            after=("finetune", "language_model"),
+            after=("finetune", "language_model", SELF_TRAINING),
         )
 
     def _report(self, before: Sequence[str]) -> Stage:

@@ -1,0 +1,150 @@
+"""Self-training: a model's own transcripts of unlabelled speech become labels of the next one.
+
+Kahn et al., Self-Training for End-to-End Speech Recognition, https://arxiv.org/abs/1909.09116;
+with wav2vec 2.0 and minutes of labels: Xu et al., https://arxiv.org/abs/2010.11430.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import ConfigError, DataError
+from speechjepa.inference.recognise import CtcTranscriber, recognise
+from speechjepa.inference.tuning import beam_texts, greedy_texts
+
+logger = logging.getLogger(__name__)
+
+MIN_SECONDS, MAX_SECONDS = 0.5, 30.0
+"""Unlabelled recordings outside this are left out: shorter ones hold no word, and longer ones
+are not utterances."""
+AT_ONCE = 2000
+"""Utterances whose logits are held in memory together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrainingConfig:
+    """How a model teaches the next one."""
+
+    rounds: int = 1
+    """How often: each round's teacher is the model of the round before."""
+    keep: float = 0.8
+    """Share of the recognised recordings that become labels, the surest first."""
+    label_share: float = 0.2
+    """Share of an epoch, in seconds, that the true labels make up at least: they are repeated."""
+    max_steps: int | None = None
+    """Optimizer steps of each round; null = those of fine-tuning."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ConfigError(f"`rounds` must be at least 1, but is {self.rounds} instead")
+        for name, value in (("keep", self.keep), ("label_share", self.label_share)):
+            if not 0 < value <= 1 or (name == "label_share" and value == 1):
+                raise ConfigError(
+                    f"`self_training.{name}` must be more than 0 and at most 1 "
+                    f"(`label_share` less than 1), but is {value} instead"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelled:
+    """An unlabelled utterance, what was recognised in it, and how sure the model is."""
+
+    utterance: Utterance
+    """With the recognised text as its transcript."""
+    confidence: float
+    """Mean log-probability (nats) of the frames that are not blank; at most 0."""
+
+
+def pseudo_label(
+    model: CtcTranscriber, unlabelled: Sequence[Utterance], *, batch_seconds: float = 120.0
+) -> list[PseudoLabelled]:
+    """Transcribe utterances, with the language model where the model has one, the surest first.
+
+    Those in which nothing is recognised, or whose audio cannot be read, are left out.
+
+    Args:
+        model: A fine-tuned model, the teacher.
+        unlabelled: Utterances; transcripts that they have are not looked at.
+        batch_seconds: Audio in one batch, padding included (seconds).
+    """
+    fitting = [
+        replace(u, text="")  # "" is a transcript for `recognise`, which skips those without one
+        for u in unlabelled
+        if u.duration is None or MIN_SECONDS <= u.duration <= MAX_SECONDS
+    ]
+    labelled: list[PseudoLabelled] = []
+    for start in range(0, len(fitting), AT_ONCE):
+        found = recognise(model, fitting[start : start + AT_ONCE], batch_seconds=batch_seconds)
+        search = model.beam_search
+        if search is None:
+            texts = greedy_texts(found.logits, model.vocabulary)
+        else:
+            texts = beam_texts(found.logits, search)
+        labelled += [
+            PseudoLabelled(
+                utterance=replace(utterance, text=text),
+                confidence=confidence(logits, model.vocabulary.blank_id),
+            )
+            for utterance, logits, text in zip(found.utterances, found.logits, texts, strict=True)
+            if text.strip()
+        ]
+    return sorted(labelled, key=lambda item: -item.confidence)
+
+
+def confidence(logits: NDArray[np.float32], blank_id: int) -> float:
+    """Return the mean log-probability (nats) of the best symbol where that is not the blank.
+
+    Args:
+        logits: (T, V) unnormalised scores.
+        blank_id: Column of the blank.
+
+    Returns:
+        At most 0; minus infinity where every frame is blank.
+    """
+    log_probs, best = torch.from_numpy(logits).float().log_softmax(dim=-1).max(dim=-1)  # (T,), (T,)
+    spoken = best != blank_id
+    return float(log_probs[spoken].mean()) if bool(spoken.any()) else -math.inf
+
+
+def training_set(
+    labelled: Sequence[Utterance], recognised: Sequence[PseudoLabelled], config: SelfTrainingConfig
+) -> list[Utterance]:
+    """Return what the next model is trained on: the labels, repeated, and the surest transcripts.
+
+    Args:
+        labelled: Utterances with true transcripts.
+        recognised: From `pseudo_label`, the surest first.
+        config: How much of it is kept, and how much of an epoch the true labels are.
+
+    Raises:
+        DataError: Nothing was recognised.
+    """
+    kept = [item.utterance for item in recognised[: math.ceil(config.keep * len(recognised))]]
+    if not kept:
+        raise DataError(
+            "self-training needs recordings beside the labelled ones in which the model hears "
+            "something; add recordings without transcripts, or leave `self_training` out"
+        )
+    seconds = [sum(u.duration or 0.0 for u in part) for part in (labelled, kept)]
+    wanted = config.label_share / (1.0 - config.label_share) * seconds[1]
+    times = max(1, round(wanted / seconds[0])) if seconds[0] else 1
+    repeated = [
+        replace(utterance, id=f"{utterance.id}#{turn}" if turn else utterance.id)
+        for turn in range(times)
+        for utterance in labelled
+    ]
+    logger.info(
+        "self-training: %.1f min of recognised speech, and %.1f min of labels %d times",
+        seconds[1] / 60,
+        seconds[0] / 60,
+        times,
+    )
+    return repeated + kept

@@ -1,0 +1,134 @@
+"""The stage `self_training`: a fine-tuned model labels the rest, a next one learns from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from speechjepa.config import to_dict
+from speechjepa.data.utterance import Utterance
+from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label, training_set
+from speechjepa.workflow.corpora import Corpora, total_seconds
+from speechjepa.workflow.language_model import attach
+from speechjepa.workflow.recipe import Recipe
+from speechjepa.workflow.run import Stage
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "self_training"
+
+
+def unlabelled(recipe: Recipe, corpora: Corpora) -> list[Utterance]:
+    """Return the utterances of `data.train` that are neither labels nor measured on."""
+    assert recipe.data.train is not None
+    used = {(u.audio_path, u.start) for u in [*corpora.labelled, *corpora.dev]}
+    return [u for u in corpora.read(recipe.data.train) if (u.audio_path, u.start) not in used]
+
+
+def self_train(
+    recipe: Recipe,
+    corpora: Corpora,
+    run_dir: Path,
+    *,
+    start: Path | None,
+    cache_dir: Path,
+) -> dict[str, Any]:
+    """Train the next models, each from the same start as the first; rounds that are done stay.
+
+    Writes `self_training/round<n>/` as fine-tuning does, and the last round's bundle, with its
+    language model, to `self_training/bundle`.
+
+    Args:
+        recipe: With `self_training` and `finetune`.
+        corpora: Its data.
+        run_dir: The run folder; the first teacher is `finetune/bundle`.
+        start: Bundle that fine-tuning begins from; None = fresh weights.
+        cache_dir: Where decoded audio is kept.
+
+    Returns:
+        How much was recognised and kept, of the last round.
+
+    Raises:
+        DataError: There is nothing to recognise.
+    """
+    from speechjepa.inference.model import load
+    from speechjepa.models.bundle import default_device
+    from speechjepa.training.finetune import finetune
+
+    config, finetuning = recipe.self_training, recipe.finetune
+    assert config is not None and finetuning is not None
+    if config.max_steps is not None:
+        finetuning = dataclasses.replace(finetuning, max_steps=config.max_steps)
+    pool = unlabelled(recipe, corpora)
+    teacher = run_dir / "finetune" / "bundle"
+    figures: dict[str, Any] = {}
+    for turn in range(1, config.rounds + 1):
+        folder = run_dir / FOLDER / f"round{turn}"
+        recognised = pseudo_label(load(teacher, device=default_device()), pool)
+        train = training_set(corpora.labelled, recognised, config)
+        figures = _figures(config, pool, recognised, turn)
+        if not (folder / "done").exists():
+            bundle = finetune(
+                finetuning,
+                train,
+                corpora.dev,
+                folder,
+                text=recipe.text,
+                encoder=None if start is not None else recipe.encoder,
+                init=start,
+                cache_dir=cache_dir,
+            )
+            attach(recipe, corpora, bundle)
+            (folder / "done").touch()
+        teacher = folder / "bundle"
+    final = run_dir / FOLDER / "bundle"
+    shutil.rmtree(final, ignore_errors=True)  # of an interrupted copy
+    shutil.copytree(teacher, final)
+    return figures
+
+
+def self_training_stage(
+    recipe: Recipe,
+    corpora: Corpora,
+    run_dir: Path,
+    *,
+    start: Path | None,
+    cache_dir: Path,
+    finish: Callable[[], None],
+) -> Stage:
+    """Return the stage; `finish` is called when the bundle is there, the rest is `self_train`'s."""
+
+    def inputs() -> dict[str, Any]:
+        return {
+            "self_training": to_dict(recipe.self_training),
+            "finetune": to_dict(recipe.finetune),
+            "unlabelled": corpora.fingerprint(unlabelled(recipe, corpora), use_text=False),
+        }
+
+    def action() -> dict[str, Any]:
+        figures = self_train(recipe, corpora, run_dir, start=start, cache_dir=cache_dir)
+        finish()
+        return figures
+
+    return Stage(
+        name=FOLDER,
+        inputs=inputs,
+        action=action,
+        outputs=(f"{FOLDER}/bundle",),
+        after=("finetune", "language_model"),
+    )
+
+
+def _figures(
+    config: SelfTrainingConfig, pool: list[Utterance], recognised: list[Any], turn: int
+) -> dict[str, Any]:
+    return {
+        "rounds": turn,
+        "unlabelled_minutes": total_seconds(pool) / 60,
+        "recognised_utterances": len(recognised),
+        "keep": config.keep,
+    }

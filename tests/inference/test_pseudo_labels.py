@@ -1,0 +1,84 @@
+"""Self-training: what is recognised, how sure it is, and what the next model learns from."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import ConfigError, DataError
+from speechjepa.inference.pseudo_labels import (
+    PseudoLabelled,
+    SelfTrainingConfig,
+    confidence,
+    pseudo_label,
+    training_set,
+)
+from tests.tone_model import ToneModel, synthesize, write
+
+
+def utterance(name, seconds=10.0, text=None):
+    return Utterance(id=name, audio_path=Path(f"{name}.wav"), duration=seconds, text=text)
+
+
+def recognised(*names):
+    return [PseudoLabelled(utterance=utterance(n, text="ab"), confidence=-0.1) for n in names]
+
+
+def test_confidence_is_the_mean_log_probability_of_what_is_not_blank() -> None:
+    # Three frames: blank at probability 0.9, then symbols at 0.8 and 0.5; the blank does not count.
+    logits = np.log(np.array([[0.9, 0.06, 0.04], [0.1, 0.8, 0.1], [0.3, 0.2, 0.5]], np.float32))
+    assert confidence(logits, 0) == pytest.approx((math.log(0.8) + math.log(0.5)) / 2)
+
+
+def test_silence_has_no_confidence_at_all() -> None:
+    assert confidence(np.array([[5.0, 0.0], [5.0, 0.0]], np.float32), 0) == -math.inf
+
+
+def test_true_labels_are_repeated_until_they_are_their_share() -> None:
+    # 30 s recognised and a share of a quarter: 10 s of labels, which is what there is, once;
+    # a share of a half: 30 s, three times. Ids stay unique.
+    labelled, heard = [utterance("true", text="x")], recognised("a", "b", "c")
+    ids = {
+        share: [
+            u.id
+            for u in training_set(labelled, heard, SelfTrainingConfig(keep=1.0, label_share=share))
+        ]
+        for share in (0.25, 0.5)
+    }
+    assert ids[0.25] == ["true", "a", "b", "c"]
+    assert ids[0.5] == ["true", "true#1", "true#2", "a", "b", "c"]
+
+
+def test_the_surest_are_kept() -> None:
+    kept = training_set(
+        [utterance("true", text="x")], recognised(*"abcd"), SelfTrainingConfig(keep=0.5)
+    )
+    assert [u.id for u in kept if u.text == "ab"] == ["a", "b"]
+
+
+def test_nothing_recognised_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(DataError, match="leave `self_training` out"):
+        training_set([utterance("true", text="x")], [], SelfTrainingConfig())
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"keep": 0.0}, {"keep": 1.1}, {"label_share": 1}])
+def test_impossible_settings_are_refused(wrong) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        SelfTrainingConfig(**wrong)
+
+
+def test_what_is_heard_becomes_the_transcript_and_silence_is_left_out(tmp_path) -> None:
+    said = [
+        Utterance(
+            id=name,
+            audio_path=write(tmp_path / f"{name}.wav", synthesize(text)),
+            duration=len(synthesize(text)) / 16000,
+            text="what the corpus says is not looked at",
+        )
+        for name, text in {"clear": "abcdef", "silent": "______"}.items()
+    ]
+    found = pseudo_label(ToneModel(), said)
+    assert [(item.utterance.id, item.utterance.text) for item in found] == [("clear", "abcdef")]
+    assert -0.1 < found[0].confidence <= 0.0

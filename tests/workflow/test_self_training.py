@@ -1,0 +1,96 @@
+"""The stage `self_training` in a recipe whose trainings are stood in for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechjepa.inference import pseudo_labels
+from speechjepa.inference.model import load
+from speechjepa.workflow import self_training
+from speechjepa.workflow.run import load_state
+from speechjepa.workflow.stages import run_recipe
+from tests.workflow.test_stages import Trainings, recipe, root, trainings  # noqa: F401
+
+THREE = ("data.labels=few", "language_model=null", "pretrain=null", "init=fresh")
+
+
+@pytest.fixture
+def labels(root: Path) -> Path:  # noqa: F811
+    (root / "train" / "few.txt").write_text("train0\ntrain1\ntrain2\n")
+    return root
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Say "ba bo" in everything, since random weights may hear nothing; keep what was asked."""
+    asked: list[list[str]] = []
+
+    def stand_in(model: Any, unlabelled: Any, **options: Any) -> list[Any]:
+        asked.append(sorted(u.id for u in unlabelled))
+        return [
+            pseudo_labels.PseudoLabelled(
+                utterance=pseudo_labels.replace(u, text="ba bo"), confidence=-0.5
+            )
+            for u in unlabelled
+        ]
+
+    monkeypatch.setattr(self_training, "pseudo_label", stand_in)
+    return asked
+
+
+def test_the_next_model_learns_from_the_labels_and_from_the_rest_of_train_alone(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+) -> None:
+    run_dir = tmp_path / "run"
+    states = run_recipe(recipe(labels, *THREE, "self_training.keep=1.0"), run_dir)
+    rest = [f"train{n}" for n in range(3, 10)]
+    assert heard == [rest]  # no label and nothing of dev
+    learned = {u.id.partition("#")[0]: u.text for u in trainings.calls["finetune"]["train"]}
+    assert sorted(learned) == ["train0", "train1", "train2", *rest]
+    assert {learned[name] for name in rest} == {"ba bo"}
+    assert learned["train1"] == "bo bo"
+    assert states["self_training"].figures["recognised_utterances"] == 7
+    assert load(run_dir).path == run_dir / "self_training" / "bundle"
+
+
+def test_a_second_round_has_the_first_as_its_teacher(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    teachers: list[Path] = []
+    stand_in = self_training.pseudo_label
+
+    def watch(model: Any, unlabelled: Any, **options: Any) -> Any:
+        teachers.append(model.path)
+        return stand_in(model, unlabelled, **options)
+
+    monkeypatch.setattr(self_training, "pseudo_label", watch)
+    run_dir = tmp_path / "run"
+    run_recipe(recipe(labels, *THREE, "self_training.rounds=2"), run_dir)
+    assert [path.relative_to(run_dir).as_posix() for path in teachers] == [
+        "finetune/bundle",
+        "self_training/round1/bundle",
+    ]
+
+
+def test_a_recipe_that_leaves_it_out_again_goes_back_to_the_first_model(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+) -> None:
+    run_dir = tmp_path / "run"
+    run_recipe(recipe(labels, *THREE, "self_training.rounds=1"), run_dir)
+    run_recipe(recipe(labels, *THREE), run_dir)
+    assert load(run_dir).path == run_dir / "finetune" / "bundle"
+    assert (run_dir / "self_training.1" / "bundle").exists()  # kept, not lost
+    assert "self_training" not in load_state(run_dir)
