@@ -5,8 +5,9 @@
 
 Every row that pretrains does so once per seed, for the same minutes on the same pool, and serves
 every column. `shipped` is fine-tuned from the encoder that comes with the package, `shipped_jepa`
-pretrained further from it, and `best` goes on from `shipped` with self-training. The column digits-2min leaves one speaker out at a time: six runs, and
-`accuracy` is the share of digits whose word fits best of the ten.
+pretrained further from it, and `best` goes on from `shipped` with self-training. The column
+digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits whose
+word fits best of the ten.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
 again; runs that were interrupted go on where they stopped.
