@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 
 # Which part of the endless list of meanings each split says: they never meet.
 _FIRST_INDEX = {"train": 0, "dev": 1_000_000_000, "test": 2_000_000_000}
-_SPLITS = ("dev", "test", "train")
+SPLITS = ("dev", "test", "train")
 _CHUNK = 16
 
 
@@ -107,7 +107,7 @@ class SyntheticCorpus:
         return 60.0 * self.test_minutes, self.labelled_languages, self.test_voices
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """One utterance to speak, for a worker process."""
 
     path: str
@@ -116,6 +116,8 @@ class _Job(NamedTuple):
     voice: str
     disturbed: bool
     seed: str
+    steady: bool = False
+    """Whether rate, pitch and vocal tract are the voice's own; otherwise they vary."""
 
 
 def make_corpus(
@@ -140,9 +142,9 @@ def make_corpus(
         DataError: A package is missing, a voice does not exist, or `folder` holds something else.
     """
     folder = Path(folder).absolute()
-    wanted = {"format_version": FORMAT_VERSION, **_plain_json(dataclasses.asdict(settings))}
+    wanted = {"format_version": FORMAT_VERSION, **plain_json(dataclasses.asdict(settings))}
     if folder.exists():
-        if _stored_settings(folder) == wanted:
+        if stored_settings(folder) == wanted:
             return folder
     for voice in (*settings.train_voices, *settings.dev_voices, *settings.test_voices):
         if voice not in espeak_voices():
@@ -153,14 +155,14 @@ def make_corpus(
     partial.mkdir(parents=True)
     totals = {}
     spoken: dict[str, set[str]] = {language: set() for language in settings.languages}
-    with _mapper(num_workers) as run:
-        for split in _SPLITS:
+    with mapper(num_workers) as run:
+        for split in SPLITS:
             rows = _write_split(partial / split, split, settings, spoken, run)
             totals[split] = {
                 "utterances": len(rows),
                 "minutes": round(sum(row["duration"] for row in rows) / 60.0, 2),
             }
-    _write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
+    write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
@@ -172,7 +174,7 @@ def _write_split(
     split: str,
     settings: SyntheticCorpus,
     spoken: dict[str, set[str]],
-    run: Callable[[Sequence[_Job]], Iterable[float]],
+    run: Callable[[Sequence[Job]], Iterable[float]],
 ) -> list[dict[str, Any]]:
     (folder / "audio").mkdir(parents=True)
     seconds, languages, voices = settings.plan(split)
@@ -226,7 +228,7 @@ def _speak(
     language: str,
     seconds: float,
     settings: SyntheticCorpus,
-    run: Callable[[Sequence[_Job]], Iterable[float]],
+    run: Callable[[Sequence[Job]], Iterable[float]],
 ) -> list[dict[str, Any]]:
     """Synthesise candidates in their order until there are `seconds` of audio."""
     rows: list[dict[str, Any]] = []
@@ -235,7 +237,7 @@ def _speak(
         mean = total / len(rows) if rows else 4.0
         wave = list(itertools.islice(candidates, int((seconds - total) / mean) + 1))
         jobs = [
-            _Job(
+            Job(
                 path=str(folder / row["file_name"]),
                 spoken=spoken,
                 language=LANGUAGES[language].voice,
@@ -256,21 +258,24 @@ def _speak(
     return rows
 
 
-def _make_utterance(job: _Job) -> float:
+def make_utterance(job: Job) -> float:
     """Speak, disturb and write one utterance; return its duration in seconds."""
     import soundfile
 
     rng = np.random.default_rng(list(job.seed.encode()))
-    speech = synthesise(
-        job.spoken,
-        job.language,
-        voice=job.voice,
-        rate=int(rng.integers(130, 200)),
-        pitch=int(rng.integers(35, 66)),
-        pitch_range=int(rng.integers(30, 71)),
-        formant_ratio=float(rng.uniform(0.92, 1.08)),
-        seed=int(rng.integers(1 << 31)),
-    )
+    if job.steady:
+        speech = synthesise(job.spoken, job.language, voice=job.voice)
+    else:
+        speech = synthesise(
+            job.spoken,
+            job.language,
+            voice=job.voice,
+            rate=int(rng.integers(130, 200)),
+            pitch=int(rng.integers(35, 66)),
+            pitch_range=int(rng.integers(30, 71)),
+            formant_ratio=float(rng.uniform(0.92, 1.08)),
+            seed=int(rng.integers(1 << 31)),
+        )
     waveform = speech.waveform
     if job.disturbed:
         waveform = disturb(waveform, rng, speech.sample_rate)
@@ -302,18 +307,19 @@ def _draw_labels(
 
 
 @contextmanager
-def _mapper(num_workers: int) -> Iterator[Callable[[Sequence[_Job]], Iterable[float]]]:
+def mapper(num_workers: int) -> Iterator[Callable[[Sequence[Job]], Iterable[float]]]:
     """Lend a function that runs jobs, in this process or in several, results in order."""
     if num_workers <= 1:
-        yield lambda jobs: map(_make_utterance, jobs)
+        yield lambda jobs: map(make_utterance, jobs)
         return
     # Not forked: espeak-ng and the audio libraries are not safe in the child of a threaded parent.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        yield lambda jobs: pool.map(_make_utterance, jobs, chunksize=_CHUNK)
+        yield lambda jobs: pool.map(make_utterance, jobs, chunksize=_CHUNK)
 
 
-def _stored_settings(folder: Path) -> dict[str, Any] | None:
+def stored_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings that a folder was written with; None where it is empty."""
     path = folder / "corpus.json"
     if not path.is_file():
         if any(folder.iterdir()):
@@ -328,10 +334,11 @@ def _stored_settings(folder: Path) -> dict[str, Any] | None:
     return settings
 
 
-def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
+def plain_json(value: dict[str, Any]) -> dict[str, Any]:
     """Return settings as JSON gives them back: tuples are lists."""
     return json.loads(json.dumps(value))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import importlib
 import random
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -114,7 +115,7 @@ TONGUES = (
     "tg th ti tk to tr tt ug uk ur uz vi wo xh yi yo zh zu"
 ).split()
 
-_KINDS = {
+KINDS = {
     "date": 4,
     "weekday": 1,
     "month": 1,
@@ -126,6 +127,7 @@ _KINDS = {
     "territory": 4,
     "tongue": 3,
 }
+"""Kinds of parts, with how often each is drawn."""
 
 
 class Meaning(NamedTuple):
@@ -147,10 +149,21 @@ class Sentence(NamedTuple):
     """The transcript: lower-case words, single spaces."""
 
 
-def draw_meaning(index: int, *, seed: int = 0) -> Meaning:
-    """Return what item `index` of the endless list of utterances means."""
+def draw_meaning(
+    index: int, *, seed: int = 0, kinds: Sequence[str] | None = None, most_parts: int = 3
+) -> Meaning:
+    """Return what item `index` of the endless list of utterances means.
+
+    Args:
+        index: Its place.
+        seed: Of the list.
+        kinds: Kinds of parts to draw from; None = all of `KINDS`.
+        most_parts: Parts of an utterance, 1 to 3.
+    """
     rng = random.Random(f"{seed}/{index}")
-    kinds = rng.choices(tuple(_KINDS), tuple(_KINDS.values()), k=rng.choice((1, 2, 2, 3)))
+    weights = KINDS if kinds is None else {kind: KINDS[kind] for kind in kinds}
+    drawn = rng.choice((1, 2, 2, 3))
+    kinds = rng.choices(tuple(weights), tuple(weights.values()), k=min(drawn, most_parts))
     return Meaning(f"{seed}-{index}", tuple((kind, _draw_value(kind, rng)) for kind in kinds))
 
 
