@@ -50,6 +50,7 @@ class ToneModel:
     beam_search = None
     utterance_seconds = None
     text_config = TextConfig()
+    calibration: dict = {}  # noqa: RUF012 - never changed
 
     def __init__(self, confused_frames=0, frames_per_hop=1):
         self.confused_frames = confused_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from speechjepa.text.vocabulary import Vocabulary
+
+
+SMALLEST = 1e-9
+"""Posteriors below this count as it: a character that the model thinks impossible."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,12 @@ class WordSpan:
     end: float
     """Seconds."""
     score: float
-    """Mean posterior of its characters over their frames, in [0, 1]."""
+    """Mean posterior of its characters over their frames, in [0, 1]; or, where the model has been
+    calibrated, the probability that the word is right."""
+    log_probability: float = -math.inf
+    """Sum of the logarithms of the mean posteriors of its characters and of the word boundaries
+    beside it (nats): what the model itself makes of the whole word being right. It parts right from
+    wrong words better than the mean does: one doubtful character makes a wrong word."""
 
 
 def frames_needed(token_ids: Sequence[int]) -> int:
@@ -129,15 +139,19 @@ def align_words(
     position = 0
     for word in words:
         characters = spans[position : position + len(word)]
-        position += len(word) + 1  # and the word boundary
         num_frames = [span.end_frame - span.first_frame for span in characters]
         total = sum(n * span.score for n, span in zip(num_frames, characters, strict=True))
+        with_boundaries = spans[max(0, position - 1) : position + len(word) + 1]
         placed.append(
             WordSpan(
                 word=word,
                 start=min(limit, offset + characters[0].first_frame * frame_seconds),
                 end=min(limit, offset + characters[-1].end_frame * frame_seconds),
                 score=total / sum(num_frames),
+                log_probability=sum(
+                    math.log(max(span.score, SMALLEST)) for span in with_boundaries
+                ),
             )
         )
+        position += len(word) + 1  # and the word boundary
     return placed

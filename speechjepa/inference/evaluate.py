@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
+from speechjepa.inference.confidence import hear_words, measure_confidence, stored_map
 from speechjepa.inference.language_model import DECODER_FILE, DevSet, read_decoder
 from speechjepa.inference.recognise import CtcTranscriber, Recognised, Skipped, recognise
 from speechjepa.inference.search import BeamSearch
@@ -123,12 +124,33 @@ def evaluate(
     results["language_model"] = (
         None if search is None else _describe_search(model.path, search, predictions)
     )
+    results["confidence"] = _confidence(model, found, greedy, beam)
     results["unknown_characters"] = _unknown_characters(found.references, model.vocabulary)
     results["wall_seconds"] = round(time.monotonic() - begin, 2)
     evaluation = Evaluation(results=results, predictions=predictions, skipped=found.skipped)
     if out_dir is not None:
         _write(evaluation, Path(out_dir))
     return evaluation
+
+
+def _confidence(
+    model: CtcTranscriber, found: Recognised, greedy: Sequence[str], beam: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return how far the scores of words can be trusted, for each way of decoding."""
+    measured = {}
+    for name, texts in (("greedy", greedy), ("lm", beam)):
+        if texts is not None:
+            heard = hear_words(found.logits, texts, found.references, model.vocabulary)
+            stored = stored_map(model.calibration, use_lm=name == "lm")
+            measured[name] = measure_confidence(heard, stored)
+    return measured
+
+
+def calibration_of(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the maps that `results.json` holds, as a bundle stores them."""
+    return {
+        name: found["map"] for name, found in results["confidence"].items() if found is not None
+    }
 
 
 def dev_set(

@@ -78,6 +78,11 @@ class SpeechModel:
         return self.bundle.languages
 
     @property
+    def calibration(self) -> dict[str, dict[str, float]]:
+        """What makes probabilities of the scores of words; empty = it was never fitted."""
+        return self.bundle.calibration
+
+    @property
     def utterance_seconds(self) -> float | None:
         """Mean length of the utterances it was fine-tuned on (seconds); None = not known."""
         finetune = self.bundle.training.get("finetune", {})
@@ -147,6 +152,7 @@ class SpeechModel:
             "language_model": self.path is not None and (self.path / "decoder.json").exists(),
             "training": bundle.training,
             "results": bundle.results,
+            "calibration": bundle.calibration,
             "licence": bundle.licence,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +43,10 @@ class CtcTranscriber(Protocol):
     @property
     def beam_search(self) -> BeamSearch | None:
         """The tuned beam search, None without a language model."""
+
+    @property
+    def calibration(self) -> Mapping[str, Mapping[str, float]]:
+        """What makes probabilities of the scores of words; empty = it was never fitted."""
 
     def logits(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, T, V) and lengths (B,) in frames."""

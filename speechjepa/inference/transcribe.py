@@ -8,7 +8,7 @@ segment. A file that fits in one window is one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,11 +20,13 @@ from speechjepa.audio.files import stream_audio
 from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.confidence import calibrate, stored_map
 from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
 from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
 from speechjepa.inference.stitch import stitched_stretches
+from speechjepa.metrics.calibration import ScoreMap
 from speechjepa.text.languages import match_language, nearest_languages
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class TranscriptionModel(Protocol):
 
     @property
     def beam_search(self) -> Search | None: ...
+
+    @property
+    def calibration(self) -> Mapping[str, Mapping[str, float]]: ...
 
     def logits(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -135,8 +140,10 @@ def transcribe(
     Returns:
         {"text", "language", "duration", "segments": [{"id", "start", "end", "text", "score",
         "words": [{"word", "start", "end", "score"}]}]}: times and duration in seconds, scores in
-        [0, 1] (mean posterior of the characters); "words" only with `word_timestamps`; and with
-        `n_best`, "alternatives": [{"text", "score"}], the score a log-probability (nats).
+        [0, 1]: the probability that the word is right where the model was calibrated on dev, else
+        the mean posterior of its characters; a segment's is their mean; "words" only with
+        `word_timestamps`; and with `n_best`, "alternatives": [{"text", "score"}], the score a
+        log-probability (nats).
 
     Raises:
         AudioError: The file cannot be read.
@@ -180,6 +187,7 @@ def iter_segments(
     """
     vocabulary = model.vocabulary
     decode = make_decoder(vocabulary, model.beam_search, config.choices)
+    score_map = stored_map(model.calibration, use_lm=_uses_language_model(model, config))
     segmenter = Segmenter(
         frame_seconds=model.frame_seconds,
         blank_id=vocabulary.blank_id,
@@ -191,14 +199,14 @@ def iter_segments(
     for samples_done, logits in _logits(model, blocks, config):
         seconds = samples_done / model.sample_rate
         for span in segmenter.push(logits):
-            segment = _decode_segment(model, vocabulary, decode, span, seconds)
+            segment = _decode_segment(model, decode, span, seconds, score_map)
             if segment is not None:
                 yield _as_dict(next_id, segment, config.word_timestamps)
                 next_id += 1
         if on_progress is not None:
             on_progress(seconds)
     for span in segmenter.finish():
-        segment = _decode_segment(model, vocabulary, decode, span, seconds)
+        segment = _decode_segment(model, decode, span, seconds, score_map)
         if segment is not None:
             yield _as_dict(next_id, segment, config.word_timestamps)
 
@@ -291,12 +299,17 @@ class _Segment:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
+def _uses_language_model(model: TranscriptionModel, config: TranscribeConfig) -> bool:
+    has_one = model.beam_search is not None or config.language_model is not None
+    return has_one and config.decoder != "greedy"
+
+
 def _decode_segment(
     model: TranscriptionModel,
-    vocabulary: Vocabulary,
     decode: Callable[[Tensor, Tensor], list[Hypothesis]],
     span: SegmentLogits,
     end_of_audio: float,
+    score_map: ScoreMap | None,
 ) -> _Segment | None:
     """Decode and align one segment; None when it holds no text."""
     lengths = torch.tensor([len(span.logits)])
@@ -308,12 +321,13 @@ def _decode_segment(
     words = align_words(
         span.logits,
         text,
-        vocabulary,
+        model.vocabulary,
         frame_seconds=model.frame_seconds,
         offset=offset,
         end_of_audio=end_of_audio,
     )
     if words:
+        words = calibrate(words, score_map)
         letters = [len(word.word) for word in words]
         score = sum(n * word.score for n, word in zip(letters, words, strict=True)) / sum(letters)
         start, end = words[0].start, words[-1].end

@@ -57,6 +57,9 @@ class Bundle:
     """Training data and settings, stage by stage."""
     results: dict[str, Any] = field(default_factory=dict)
     """Measured results."""
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What makes probabilities of the scores of words, for `greedy` and `lm` decoding each:
+    temperature and offset (`speechjepa.metrics.calibration.ScoreMap`), fitted on dev."""
     licence: str = ""
     """Licence of the weights."""
     path: Path | None = None
@@ -79,6 +82,13 @@ class _Origin:
     training: dict[str, dict[str, Any]]
     results: dict[str, Any]
     licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calibration:
+    """The entry `calibration` of config.json, which older bundles lack."""
+
+    calibration: dict[str, dict[str, float]]
 
 
 def encoder_type(config: EncoderConfig) -> str:
@@ -123,6 +133,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
         "languages": list(bundle.languages),
         "training": bundle.training,
         "results": bundle.results,
+        "calibration": bundle.calibration,
         "licence": bundle.licence,
     }
     module: nn.Module = bundle.encoder
@@ -180,6 +191,9 @@ def load_bundle(folder: str | Path) -> Bundle:
             encoder=encoder,
             vocabulary=None if vocabulary is None else Vocabulary.from_list(vocabulary),
             text=from_dict(TextConfig, entry["text"], where=where),
+            calibration=from_dict(
+                _Calibration, {"calibration": entry.get("calibration", {})}, where=where
+            ).calibration,
             path=folder,
             **vars(from_dict(_Origin, origin, where=where)),
         )

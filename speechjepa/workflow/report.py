@@ -12,6 +12,7 @@ from typing import Any
 
 from speechjepa.config import load_yaml
 from speechjepa.errors import DataError
+from speechjepa.workflow.report_confidence import confidence
 from speechjepa.workflow.report_errors import bars, confusion, utterances
 from speechjepa.workflow.report_representation import picture
 from speechjepa.workflow.report_svg import escape, number
@@ -87,6 +88,7 @@ def _evaluation(run_dir: Path, results: dict[str, Any]) -> list[tuple[str, str, 
     return [
         ("representation", "The representation", parts[0]),
         ("groups", "Errors by speaker and by length", _groups(results)),
+        ("confidence", "Can the scores be trusted?", confidence(results)),
         ("utterances", "Utterances", parts[1]),
         ("characters", "Characters", parts[2]),
     ]

@@ -314,7 +314,7 @@ class Plan:
 
     def _evaluate(self) -> Stage:
         def action() -> dict[str, Any]:
-            from speechjepa.inference.evaluate import evaluate
+            from speechjepa.inference.evaluate import calibration_of, evaluate
             from speechjepa.inference.model import load
             from speechjepa.models.bundle import default_device
 
@@ -324,7 +324,11 @@ class Plan:
             )
             rates = {name: found.results[name] for name in ("cer", "wer", "cer_lm", "wer_lm")}
             split = self.corpora.dev_name
-            self._sign(self._bundle, results={"recipe": self.recipe.name, "split": split, **rates})
+            self._sign(
+                self._bundle,
+                results={"recipe": self.recipe.name, "split": split, **rates},
+                calibration=calibration_of(found.results),
+            )
             return {"split": split, **rates, "parameters": model.info()["parameters"]}
 
         return Stage(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ class FakeModel:
     text_config = TextConfig()
     path: Path | None = None
     beam_search: BeamSearch | None = None
+    calibration: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
     def __init__(self, vocabulary: Vocabulary, *, mishears: bool = False) -> None:
         self.vocabulary = vocabulary

@@ -18,6 +18,7 @@ import torch
 from speechjepa.errors import DataError
 from speechjepa.metrics.error_rate import error_rates
 from speechjepa.workflow.report import write_report
+from speechjepa.workflow.report_confidence import confidence
 from speechjepa.workflow.report_errors import confusion, utterances
 from speechjepa.workflow.report_representation import _apart, principal_components
 from speechjepa.workflow.report_svg import Line, number, thin, ticks
@@ -120,7 +121,8 @@ def test_the_page_is_well_formed_and_has_every_part(run_dir: Path) -> None:
     titles = [title.text for title in body.iter("h2")]
     assert titles == [
         *("Training", "What pretraining predicts", "The representation"),
-        *("Errors by speaker and by length", "Utterances", "Characters", "Settings"),
+        *("Errors by speaker and by length", "Can the scores be trusted?", "Utterances"),
+        *("Characters", "Settings"),
     ]
     assert len(body.findall(".//figure")) >= 7
     assert len(body.findall(".//image")) == 1, "the spectrogram"
@@ -213,6 +215,22 @@ def test_the_alignment_marks_each_kind_of_error(tmp_path: Path) -> None:
 def test_bare_marks_and_spaces_can_be_seen_in_the_alignment(tmp_path: Path) -> None:
     page = utterances([_prediction("u", tmp_path / "none.wav", "a b", "a\u0301b", None)])
     assert "◌\u0301" in page and "␣" in page
+
+
+def test_scores_are_drawn_before_and_after_calibration() -> None:
+    bins = [
+        {"low": 0.2, "high": 0.3, "count": 30, "confidence": 0.25, "accuracy": 0.5},
+        {"low": 0.9, "high": 1.0, "count": 10, "confidence": 1.0, "accuracy": 0.0},
+    ]
+    figures = {"num_words": 40, "accuracy": 0.375, "area_under_roc": 0.8}
+    figures |= {"ece_mean_posterior": 0.4375, "ece_held_out": 0.021}
+    figures |= {"bins_mean_posterior": bins, "bins_held_out": bins[:1]}
+    drawn = confidence({"confidence": {"greedy": figures, "lm": None}})
+    assert drawn.count("<circle") == 3
+    assert 'cx="346.0" cy="274.0"' in drawn  # score 1, never right: the lower right corner
+    assert "0.438" in drawn and "0.021" in drawn and "38% of 40 words" in drawn
+    assert "With the language model: too few words" in drawn
+    assert "not measured" in confidence({"cer": 0.5})
 
 
 def test_the_worst_come_first_and_perfect_ones_do_not_count(tmp_path: Path) -> None:

@@ -116,6 +116,9 @@ def test_a_recipe_goes_from_audio_to_error_rates(
     bundle = json.loads((run_dir / "finetune" / "bundle" / "config.json").read_text())
     assert (bundle["licence"], bundle["languages"]) == ("CC0", ["xx"])
     assert bundle["results"]["cer"] == states["evaluate"].figures["cer"]
+    measured = json.loads((run_dir / "evaluate" / "results.json").read_text())["confidence"]
+    assert set(measured) == {"greedy", "lm"}
+    assert bundle["calibration"] == {k: v["map"] for k, v in measured.items() if v}
 
     line = summary_line(recipe(root), states)
     assert line.startswith("made-up dev: CER ")
