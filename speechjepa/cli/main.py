@@ -28,6 +28,7 @@ COMMANDS = {
     "surprise": "surprise",
     "align": "align",
     "units": "units",
+    "serve": "serve",
     "convert": "convert",
     "info": "info",
 }

@@ -1,0 +1,80 @@
+"""`speechjepa serve`: a model behind HTTP."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """\
+POST /v1/audio/transcriptions   as the OpenAI API: file, model, language, response_format (json,
+                                text, srt, vtt, verbose_json; also tsv, eaf, TextGrid),
+                                timestamp_granularities[], stream, temperature (not used), prompt
+                                (not used); and hotwords, "a,b"
+GET  /v1/models /health /metrics
+
+  speechjepa serve runs/quickstart --port 8000
+  curl -F file=@interview.wav -F response_format=srt localhost:8000/v1/audio/transcriptions
+
+It answers this computer alone unless --host says otherwise, and then everyone who can reach it:
+there is no password, so put a proxy that asks for one (and speaks https, without which browsers
+give no microphone to other computers) in front of it.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `serve` command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="an HTTP interface like OpenAI's that transcribes",
+        description="Serve a model to browsers and programs until Ctrl-C.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a fine-tuned bundle, or a run's folder")
+    add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this computer alone)")
+    add("--port", type=int, default=8000, help="(8000; 0 = any that is free)")
+    add("--name", help="what clients call the model (its folder's name)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (cuda if there)")
+    add("--language", metavar="CODE", help="language of requests that name none")
+    add("--decoder", choices=("auto", "greedy", "beam"), default="auto", help="as of transcribe")
+    add("--lm", metavar="FILE.arpa", help="another language model than the bundle's")
+    add = parser.add_argument_group("limits").add_argument
+    add("--max_upload_mb", type=float, default=500.0, metavar="MB", help="of a request (500)")
+    add("--max_minutes", type=float, default=240.0, metavar="MIN", help="of a recording (240)")
+    add("--workers", type=int, metavar="N", help="recordings at once (one a core, at most 4)")
+    add("--max_waiting", type=int, default=64, metavar="N", help="that wait; others get 503 (64)")
+    add(
+        "--allow_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which the server may be called besides localhost; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped; return 0."""
+    from speechjepa.inference.transcribe import TranscribeConfig
+    from speechjepa.serving.run import serve
+    from speechjepa.serving.settings import ServingConfig
+
+    workers = {} if args.workers is None else {"workers": args.workers}
+    config = ServingConfig(
+        max_upload_mb=args.max_upload_mb,
+        max_minutes=args.max_minutes,
+        max_waiting=args.max_waiting,
+        allowed_hosts=tuple(args.allow_host),
+        transcribe=TranscribeConfig(
+            language=args.language, decoder=args.decoder, language_model=args.lm
+        ),
+        **workers,
+    )
+    serve(
+        args.model,
+        name=args.name,
+        device=args.device,
+        host=args.host,
+        port=args.port,
+        config=config,
+    )
+    return 0

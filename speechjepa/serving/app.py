@@ -1,0 +1,87 @@
+"""The application: one model behind HTTP.
+
+Another endpoint is a router of its own beside `transcriptions.router`; what it needs of the server
+is in `request.app.state.service`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+
+from speechjepa import __version__
+from speechjepa.inference.transcribe import TranscriptionModel, check_options
+from speechjepa.serving import files, transcriptions
+from speechjepa.serving.answers import add_error_handlers
+from speechjepa.serving.guard import Guard
+from speechjepa.serving.service import Service
+from speechjepa.serving.settings import ServingConfig
+
+ROUTERS = (transcriptions.router, files.router)
+
+
+def create_app(
+    model: TranscriptionModel, *, name: str, config: ServingConfig | None = None
+) -> FastAPI:
+    """Return the ASGI application that serves a model.
+
+    Args:
+        model: A fine-tuned model, from `speechjepa.load`.
+        name: What clients call it.
+        config: Limits and sizes.
+
+    Raises:
+        ModelError: The model cannot transcribe, or not as `config` says.
+    """
+    config = config or ServingConfig()
+    check_options(model, config.transcribe)
+    service = Service(model, name, config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    # The interactive documentation would load its scripts from the network.
+    app = FastAPI(
+        title="speechjepa", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service = service
+    add_error_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.get("/health")(lambda: _health(service))
+    app.get("/metrics")(lambda: _metrics(service))
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+def _health(service: Service) -> dict[str, Any]:
+    """Say that the server answers, what it serves, and its limits."""
+    config = service.config
+    return {
+        "status": "ok",
+        "model": service.name,
+        "languages": list(service.model.languages),
+        "version": __version__,
+        "transcribing": min(service.places.taken, config.workers),
+        "waiting": service.num_waiting,
+        "limits": {
+            "upload_bytes": config.max_upload_bytes,
+            "recording_seconds": config.max_seconds,
+            "waiting": config.max_waiting,
+        },
+    }
+
+
+def _metrics(service: Service) -> Response:
+    """Return counts and times for Prometheus."""
+    gauges = {
+        "requests_in_progress": ("Requests let in, waiting included.", service.places.taken),
+        "requests_waiting": ("Requests that wait for a worker.", service.num_waiting),
+    }
+    text = service.metrics.render(gauges)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,91 @@
+"""Start the server: load the model, listen until Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from speechjepa.errors import ConfigError
+from speechjepa.serving.settings import ServingConfig
+
+logger = logging.getLogger(__name__)
+_SHUTDOWN_SECONDS = 5
+"""How long requests may go on after Ctrl-C."""
+
+
+def serve(
+    model: str, *, name: str | None, device: str, host: str, port: int, config: ServingConfig
+) -> None:
+    """Serve a model until the process is told to end.
+
+    Args:
+        model: A fine-tuned bundle, or a run's folder.
+        name: What clients call it; None = its folder's name.
+        device: "cpu", "cuda", ...; "auto" = "cuda" if there.
+        host: Address to listen at; "0.0.0.0" is every one of this computer.
+        port: 0 = any that is free.
+        config: Limits and sizes.
+
+    Raises:
+        ConfigError: The extra is not installed, or the address cannot be used.
+        ModelError: There is no such model, or it cannot transcribe.
+    """
+    try:
+        import uvicorn
+
+        from speechjepa.serving.app import create_app
+        from speechjepa.serving.guard import loopback_names
+    except ImportError as error:
+        raise ConfigError(
+            f"`speechjepa serve` needs {error.name}: install it with "
+            '`pip install "speechjepa[serve]"`'
+        ) from error
+    from speechjepa.inference.model import load
+    from speechjepa.models.bundle import default_device
+
+    names = loopback_names(host)
+    if names:
+        config = replace(config, allowed_hosts=(*names, *config.allowed_hosts))
+    loaded = load(model, device=default_device() if device == "auto" else device)
+    app = create_app(loaded, name=name or model_name(model), config=config)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("serving %s at http://%s:%d", app.state.service.name, shown, _port(listener))
+    if not names and not config.allowed_hosts:
+        logger.info("whoever can reach this computer can use it; put a proxy in front of it")
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            server_header=False,
+        )
+    ).run(sockets=[listener])
+
+
+def model_name(model: str) -> str:
+    """Return what a model is called by its path: `runs/quickstart` is quickstart."""
+    path = Path(model).resolve()
+    parts = [part for part in path.parts if part not in ("bundle", "finetune", "/")]
+    return parts[-1] if parts else "speechjepa"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {reason}; choose another with --host and --port"
+        ) from error
+    return listener
+
+
+def _port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])

@@ -1,0 +1,70 @@
+"""What the endpoints of one server share: the model, its workers, limits and counts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from speechjepa.inference.transcribe import TranscriptionModel
+from speechjepa.serving.answers import ApiError
+from speechjepa.serving.metrics import Metrics
+from speechjepa.serving.settings import ServingConfig
+from speechjepa.serving.work import Places, Workers
+
+
+class Service:
+    """One model and all that a server needs to answer for it.
+
+    Args:
+        model: A fine-tuned model.
+        name: What clients call it.
+        config: Limits and sizes.
+    """
+
+    def __init__(self, model: TranscriptionModel, name: str, config: ServingConfig) -> None:
+        self.model = model
+        self.name = name
+        self.config = config
+        self.metrics = Metrics()
+        self.folder = tempfile.TemporaryDirectory(prefix="speechjepa-serve-")
+        self.places = Places(
+            config.workers + config.max_waiting,
+            f"{config.workers} recordings are being transcribed and {config.max_waiting} wait; "
+            "try again in a few seconds",
+        )
+        self.stream_places = Places(
+            config.max_streams, f"{config.max_streams} live connections are open; try again later"
+        )
+
+        def share_cores() -> None:
+            torch.set_num_threads(config.threads_per_worker)
+
+        self.workers = Workers(config.workers, name="transcribe", initializer=share_cores)
+        # Apart from the others, so that who speaks need not wait for who sent an hour.
+        self.listeners = Workers(
+            max(1, min(config.max_streams, config.workers)), name="listen", initializer=share_cores
+        )
+
+    @property
+    def uploads(self) -> Path:
+        """Folder of what is being received and transcribed."""
+        return Path(self.folder.name)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were let in and wait for a worker."""
+        return max(0, self.places.taken - self.config.workers)
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse a request for a model that is not the one served; no name means that one."""
+        if name is not None and name != self.name:
+            message = f"there is no model {name[:100]!r} here; this server has {self.name!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def close(self) -> None:
+        """Stop all work and remove what was received."""
+        self.workers.close()
+        self.listeners.close()
+        self.folder.cleanup()

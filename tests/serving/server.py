@@ -1,0 +1,80 @@
+"""A real server on a free port, in a thread, with the model that hears tones."""
+
+import io
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import soundfile
+import uvicorn
+
+from speechjepa.serving.app import create_app
+from speechjepa.serving.settings import ServingConfig
+from tests.tone_model import RATE, ToneModel, synthesize
+
+
+class Running:
+    """Where a server answers, and what it shares."""
+
+    def __init__(self, app, port):
+        self.app = app
+        self.service = app.state.service
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def post(self, content=None, *, name="a.wav", timeout=60.0, **fields):
+        """Send a recording; without `content`, tones that say "abc def"."""
+        content = wav("abc def") if content is None else content
+        return httpx.post(
+            f"{self.url}/v1/audio/transcriptions",
+            files={"file": (name, content)},
+            data=fields,
+            timeout=timeout,
+        )
+
+    def received(self):
+        """Return what lies in the folder of uploads."""
+        return list(self.service.uploads.rglob("*"))
+
+
+def wav(text, **options):
+    """Return the bytes of a wav file that says a text."""
+    return sound(synthesize(text), **options)
+
+
+def sound(waveform, rate=RATE, **options):
+    """Return the bytes of a file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
+    return buffer.getvalue()
+
+
+@contextmanager
+def running(model=None, **settings):
+    """Run a server for the length of a block."""
+    config = ServingConfig(**{"workers": 2, "idle_seconds": 10.0, **settings})
+    app = create_app(model or ToneModel(), name="tones", config=config)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    try:
+        yield Running(app, listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def wait_until(condition, seconds=20.0):
+    """Return when a condition holds; fail when it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
