@@ -25,3 +25,8 @@ def padding_mask(lengths: Tensor, num_frames: int) -> Tensor:
     """
     steps = torch.arange(num_frames, device=lengths.device)
     return steps[None, :] >= lengths[:, None]
+
+
+def is_any(mask: Tensor) -> bool:
+    """Say whether anything is True; while a graph is recorded, yes: it must hold for any input."""
+    return torch.jit.is_tracing() or bool(mask.any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -76,19 +77,32 @@ class LogMel(nn.Module):
             padded = nn.functional.pad(waveform, (margin // 2, margin - margin // 2 + missing))
             # On a CPU a few seconds at a time: the spectra of a batch do not fit into its caches,
             # and take three times as long to write to memory as to compute.
-            rows = max(1, len(padded))
-            if padded.device.type == "cpu":
+            if padded.device.type == "cpu" and not torch.jit.is_tracing():
                 rows = max(1, 10 * 100 * self.hop // padded.shape[1])
-            mel = torch.cat([self._mel(part) for part in padded.split(rows)])
+                mel = torch.cat([self._mel(part) for part in padded.split(rows)])
+            else:
+                mel = self._mel(padded)
             mel = mel[:, :num_frames]  # (B, T, F)
             padding = padding_mask(frame_lengths, num_frames)[:, :, None]
             return self._normalize(mel, frame_lengths, padding), frame_lengths
 
     def _mel(self, padded: Tensor) -> Tensor:
-        frames = padded.unfold(1, self.window_size, self.hop)  # (B, T, 400)
-        spectrum = torch.fft.rfft(frames * self.window, n=self.fft_size)
-        power = spectrum.real.square() + spectrum.imag.square()
+        if torch.jit.is_tracing():  # a recorded graph knows no Fourier transform of windows
+            power = self._power_by_convolution(padded)
+        else:
+            frames = padded.unfold(1, self.window_size, self.hop)  # (B, T, 400)
+            spectrum = torch.fft.rfft(frames * self.window, n=self.fft_size)
+            power = spectrum.real.square() + spectrum.imag.square()
         return torch.log(power @ self.filters + 1e-6)  # (B, T, F)
+
+    def _power_by_convolution(self, padded: Tensor) -> Tensor:
+        """Return the power (B, T, 257) of every frame's spectrum, each bin a convolution."""
+        bins = torch.arange(self.fft_size // 2 + 1, dtype=torch.float64)
+        steps = torch.arange(self.window_size, dtype=torch.float64)
+        angles = bins[:, None] * steps * (2 * math.pi / self.fft_size)
+        waves = torch.cat([angles.cos(), angles.sin()]) * self.window.double()
+        parts = nn.functional.conv1d(padded[:, None], waves.float()[:, None], stride=self.hop)
+        return parts.square().unflatten(1, (2, -1)).sum(dim=1).transpose(1, 2)
 
     def _normalize(self, mel: Tensor, lengths: Tensor, padding: Tensor) -> Tensor:
         if self.normalization == "global":

@@ -13,6 +13,9 @@ takes such a folder as its model too; converting once saves the reading.
 
   speechjepa convert facebook/mms-1b-all mms-swahili --language swh
   speechjepa convert runs/my_language for_transformers --to hf
+  speechjepa convert runs/my_language for_onnxruntime --to onnx --int8
+
+What an onnx model takes and gives, with an example, is in docs/ONNX.md.
 """
 
 
@@ -20,26 +23,38 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `convert` command."""
     parser = subparsers.add_parser(
         "convert",
-        help="read a published checkpoint, or write a model for transformers",
-        description="Turn a model into a bundle of this project, or into a folder that "
-        "transformers loads.",
+        help="read a published checkpoint, or write a model for transformers or onnxruntime",
+        description="Turn a model into a bundle of this project, into a folder that transformers "
+        "loads, or into one model.onnx.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", help="folder, run, or OWNER/NAME of the hub")
     parser.add_argument("target", metavar="DST", type=Path, help="folder to write; must be new")
-    parser.add_argument("--to", choices=("bundle", "hf"), default="bundle", help="(bundle)")
+    parser.add_argument(
+        "--to",
+        choices=("bundle", "hf", "onnx"),
+        default="bundle",
+        help="what to write: this project's format, transformers', or onnx (default: bundle)",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="with --to onnx: weights of the blocks in 8 bits, a quarter of the size",
+    )
     parser.add_argument("--language", metavar="CODE", help="which adapter, where there are several")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder; return 0."""
-    from speechjepa.errors import DataError
+    from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
     from speechjepa.models.bundle import save_bundle
     from speechjepa.models.published import read_published
     from speechjepa.models.published_write import write_published
 
+    if args.int8 and args.to != "onnx":
+        raise ConfigError("--int8 goes with --to onnx")
     target: Path = args.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError("is there already; name another folder", path=target)
@@ -49,6 +64,16 @@ def run(args: argparse.Namespace) -> int:
     bundle = load(source).bundle if args.language is None else read_published(source, args.language)
     if args.to == "hf":
         write_published(bundle, target)
+    elif args.to == "onnx":
+        from speechjepa.models.export_onnx import write_onnx
+
+        report = write_onnx(bundle, target, int8=args.int8)
+        print(
+            f"{report.megabytes:.1f} MB; onnxruntime's output on test tones differs by at most "
+            f"{report.difference:.2g}, {report.same_frames:.1%} of its frames have the same best "
+            "symbol",
+            file=sys.stderr,
+        )
     else:
         save_bundle(bundle, target)
     if bundle.path is not None and (bundle.path / "decoder.json").exists():

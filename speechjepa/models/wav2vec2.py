@@ -29,7 +29,7 @@ from speechjepa.nn.positions import (
     RelativeBias,
 )
 from speechjepa.nn.waveform_encoder import WaveformFeatureEncoder, normalize_waveform
-from speechjepa.shapes import padding_mask
+from speechjepa.shapes import is_any, padding_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,7 +357,7 @@ def _linear(source: int, width: int) -> nn.Linear:
 def _attention_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
     """Return (B, 1, 1, T), True = may be attended to; None when there is no padding."""
     padding = padding_mask(lengths, num_frames)
-    if not padding.any():
+    if not is_any(padding):
         return None
     # An utterance without frames attends to its padding, so that the softmax stays finite.
     return (~padding | (lengths == 0)[:, None])[:, None, None, :]

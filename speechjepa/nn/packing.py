@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from speechjepa.shapes import padding_mask
+from speechjepa.shapes import is_any, padding_mask
 
 
 def pack_visible(x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +55,7 @@ class FrameLayout:
         self.valid = valid
         self.indices = indices
         self.num_frames = num_frames
-        self.all_valid = bool(valid.all())
+        self.all_valid = not is_any(~valid)
         if indices is not None:
             batch = torch.arange(valid.shape[0], device=valid.device)[:, None]
             # Packed padding is scattered to one spare row past the end, and cut off.

@@ -53,6 +53,7 @@ class PositionalConvolutions(nn.Module):
 
     def __init__(self, width: int, kernel: int, groups: int, layers: int) -> None:
         super().__init__()
+        self.width = width
         self.convolutions = nn.ModuleList(
             nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
             for _ in range(layers)
@@ -63,7 +64,7 @@ class PositionalConvolutions(nn.Module):
         for convolution in self.convolutions:
             x = x.masked_fill(~visible[:, :, None], 0.0)
             y = convolution(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
-            x = functional.gelu(functional.layer_norm(y, y.shape[-1:]))
+            x = functional.gelu(functional.layer_norm(y, (self.width,)))
         return x
 
 

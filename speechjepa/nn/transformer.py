@@ -46,7 +46,7 @@ def chunk_causal_mask(positions: Tensor, chunk_frames: int, left_chunks: int | N
     query, key = chunks[:, :, None], chunks[:, None, :]
     allowed = key <= query
     if left_chunks is not None:
-        allowed &= key >= query - left_chunks
+        allowed = allowed & (key >= query - left_chunks)
     return allowed[:, None]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechjepa.shapes import padding_mask
+from speechjepa.shapes import is_any, padding_mask
 
 
 class WaveformFeatureEncoder(nn.Module):
@@ -113,7 +113,7 @@ class ChannelNorm(nn.Module):
         """Normalise x (B, F, T) with `lengths` (B,) valid frames; padding frames become 0."""
         num_frames = x.shape[2]
         padding = padding_mask(lengths, num_frames)[:, None, :]
-        if not padding.any():
+        if not is_any(padding):
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         # float32: a sum over tens of thousands of frames has no precision left in bfloat16.
         values = x.float().masked_fill(padding, 0.0)
