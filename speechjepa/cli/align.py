@@ -30,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the times; return 0."""
+    from speechjepa.data.readers.common import as_text
     from speechjepa.data.readers.text_files import read_text
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.align_file import align_file
@@ -57,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
         write_result(result, outputs, recording=args.audio, overwrite=True)
         print("\n".join(map(str, outputs)))
     else:
-        print(format_result({**result, "path": str(args.audio)}, formats[0]), end="")
+        print(format_result({**result, "path": as_text(str(args.audio))}, formats[0]), end="")
     return 0

@@ -190,6 +190,7 @@ _LINES = ("txt", "json")
 
 def _for_stdout(outcome: Outcome, format_name: str, word_timestamps: bool, is_alone: bool) -> str:
     """Return a transcript as it is printed: as its file would be, or on one line among others."""
+    from speechjepa.data.readers.common import as_line, as_text
     from speechjepa.inference.writers import format_result, without_words
 
     assert outcome.result is not None
@@ -197,9 +198,9 @@ def _for_stdout(outcome: Outcome, format_name: str, word_timestamps: bool, is_al
         text = format_result(outcome.result, format_name, word_timestamps=word_timestamps)
         return text.removesuffix("\n")
     if format_name == "txt":
-        return f"{outcome.path}\t{outcome.result['text']}"
+        return f"{as_line(str(outcome.path))}\t{outcome.result['text']}"
     result = outcome.result if word_timestamps else without_words(outcome.result)
-    return json.dumps({"path": str(outcome.path), **result}, ensure_ascii=False)
+    return json.dumps({"path": as_text(str(outcome.path)), **result}, ensure_ascii=False)
 
 
 def _device(name: str) -> str:
@@ -293,10 +294,13 @@ def _progress() -> Iterator[_Events]:
 
 
 def _tell(outcome: Outcome) -> None:
+    from speechjepa.data.readers.common import as_line
+
+    path = as_line(str(outcome.path))
     if outcome.status == "failed":
-        print(f"error: {outcome.path}: {outcome.message}", file=sys.stderr)
+        print(f"error: {path}: {outcome.message}", file=sys.stderr)
     elif outcome.message:
-        print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
+        print(f"{path}: {outcome.message}", file=sys.stderr)
 
 
 def _minutes(seconds: float) -> str:

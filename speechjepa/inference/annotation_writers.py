@@ -24,8 +24,8 @@ def eaf(result: dict[str, Any]) -> str:
     recording = Path(str(result.get("path") or ""))
     if recording.name:
         document.add_linked_file(
-            recording.name,
-            relpath=f"./{recording.name}",
+            _for_xml(recording.name),
+            relpath=f"./{_for_xml(recording.name)}",
             mimetype=_MIME_TYPES.get(recording.suffix.lower(), "audio/*"),
         )
     for name, intervals in _tiers(result):
@@ -36,6 +36,12 @@ def eaf(result: dict[str, Any]) -> str:
         path = Path(folder) / "transcript.eaf"
         document.to_file(str(path))
         return path.read_text(encoding="utf-8")
+
+
+def _for_xml(name: str) -> str:
+    """Return a file name without what XML 1.0 has no way to write: control characters."""
+    written = "\t\n\r"
+    return "".join(c if c >= " " or c in written else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def textgrid(result: dict[str, Any]) -> str:

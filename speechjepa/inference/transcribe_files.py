@@ -62,11 +62,14 @@ def find_recordings(inputs: Sequence[str | PathLike[str]]) -> list[Recording]:
     for given in map(Path, inputs):
         if not given.exists():
             found.append((given, Path(given.name), "there is no such file or folder"))
-        elif not given.is_dir():
+            continue
+        if not given.is_dir():
             found.append((given, Path(given.name), None))
-        elif files := _audio_below(given):
-            found += [(file, file.relative_to(given), None) for file in files]
-        else:
+            continue
+        files, problems = _audio_below(given)
+        found += [(file, file.relative_to(given), None) for file in files]
+        found += [(folder, folder.relative_to(given), problem) for folder, problem in problems]
+        if not files and not problems:
             suffixes = " ".join(sorted(AUDIO_SUFFIXES))
             problem = f"the folder holds no audio file (looked for {suffixes})"
             found.append((given, Path(given.name or "folder"), problem))
@@ -185,17 +188,25 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _audio_below(folder: Path) -> list[Path]:
-    """Return the audio files of a folder and its sub-folders, hidden ones left out."""
-    files = []
-    for root, folders, names in os.walk(folder):
+def _audio_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Return the audio files of a folder and its sub-folders, and the folders that keep them back.
+
+    What is hidden is left out. Links to folders are not followed: they may lead in a circle.
+    """
+    files: list[Path] = []
+    problems: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        problems.append((Path(error.filename), f"the folder cannot be listed ({error.strerror})"))
+
+    for root, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [
             Path(root, name)
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
         ]
-    return files
+    return files, problems
 
 
 def _distinct_names(files: Sequence[tuple[Path, Path]]) -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speechjepa.data.readers.common import as_text
 from speechjepa.errors import ConfigError
 from speechjepa.inference.annotation_writers import eaf, textgrid
 
@@ -98,7 +99,7 @@ def write_result(
     for path in outputs:
         if path.exists() and not overwrite:
             continue
-        named = result if recording is None else {**result, "path": str(recording)}
+        named = result if recording is None else {**result, "path": as_text(str(recording))}
         shown = named if path.suffix == ".eaf" else result
         text = format_result(shown, path.suffix[1:], word_timestamps=word_timestamps)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_several_files_are_one_line_each(run, recording, tmp_path, capsys):
         (str(recording), "abc de"),
         (str(other), "gh"),
     ]
+
+
+def test_names_that_no_line_can_hold_stay_on_one(run, tmp_path, capsys):
+    name = os.fsdecode(b"two\nlines \xe9.wav")
+    recording = write(tmp_path / "x.wav", synthesize("abc de")).rename(tmp_path / name)
+    write(tmp_path / "a.wav", synthesize("gh"))
+    (tmp_path / "bad\n.wav").write_bytes(b"RIFF")
+    assert run(tmp_path) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}/a.wav\tgh\n{tmp_path}/two\\nlines \\udce9.wav\tabc de\n"
+    assert f"error: {tmp_path}/bad\\n.wav: " in err
+    assert run(tmp_path, "-f", "json") == 1
+    paths = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+    assert paths[1] == str(recording).replace("\udce9", "\\udce9")
 
 
 def test_every_format_is_written(run, recording, tmp_path, capsys):

@@ -229,6 +229,12 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def as_line(name: str) -> str:
+    """Return a file name that can stand on one line of a list: line breaks and tabs are escapes."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in as_text(name))
+    return "".join(shown)
+
+
 def _common_folder(names: Sequence[str]) -> str:
     folders = {os.path.dirname(name) for name in names if os.path.isabs(name)}
     return os.path.commonpath(folders) if folders else ""
