@@ -18,6 +18,68 @@ Normalization = Literal["utterance", "global"]
 GLOBAL_MEAN, GLOBAL_STD = -6.0, 4.0
 
 
+class RunningStatistics(nn.Module):
+    """Normalise log-mel frames by mean and variance of the frames so far, forgetting slowly.
+
+    Only frames near the loudest level count: through a pause the statistics stay those of speech,
+    where those of the noise would make it look like speech. What is known before anything was
+    heard, mean and deviation of speech in general, weighs as much as `PRIOR_SECONDS` of it.
+
+    Args:
+        num_mels: Mel channels F.
+    """
+
+    PRIOR_SECONDS = 2.0
+    MEMORY_SECONDS = 20.0
+    """Time constant of forgetting."""
+    RANGE = 5.0
+    """Frames count down to this far below the loudest level (nats of mean log energy; 22 dB)."""
+    PEAK_DECAY = 0.02
+    """How fast the loudest level is forgotten (nats per second)."""
+    _BLOCK = 1000  # frames; their decay stays far from the limits of float32
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, num_mels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((num_mels,), GLOBAL_MEAN))
+        self.register_buffer("std", torch.full((num_mels,), GLOBAL_STD))
+
+    def start(self, batch: int) -> Tensor:
+        """Return the state (B, 1, 2 F + 2) before anything was heard."""
+        state = self.mean.new_zeros(batch, 1, 2 * len(self.mean) + 2)
+        weight = 100.0 * self.PRIOR_SECONDS
+        state[:, :, 1] = weight
+        state[:, :, 2 + len(self.mean) :] = weight * self.std.square()
+        return state
+
+    def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next frames mel (B, T, F) normalised, and the state after them."""
+        normalized = []
+        for block in mel.split(self._BLOCK, dim=1):
+            frames, state = self._block(block, state)
+            normalized.append(frames)
+        return torch.cat(normalized, 1) if normalized else mel, state
+
+    def _block(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        frames, num_mels = mel.shape[1:]
+        x = mel - self.mean  # around the prior: its squares keep their precision
+        level = x.mean(dim=2, keepdim=True)  # (B, T, 1)
+        slope = self.PEAK_DECAY / 100 * torch.arange(1, frames + 1, device=mel.device)[:, None]
+        peak = torch.maximum((level + slope).cummax(dim=1).values, state[:, :, :1]) - slope
+        counts = (level > peak - self.RANGE).to(mel.dtype)
+        # S[t] = a^counts[t] S[t - 1] + counts[t] (1, x[t], x[t]^2), with all the powers taken out.
+        powers = torch.exp(counts.cumsum(dim=1) / (100.0 * self.MEMORY_SECONDS))
+        new = torch.cat([torch.ones_like(level), x, x.square()], 2) * (counts * powers)
+        sums = (new.cumsum(dim=1) + state[:, :, 1:]) / powers
+        weight, first, second = sums.split([1, num_mels, num_mels], dim=2)
+        mean = first / weight
+        variance = (second / weight - mean.square()).clamp(min=0.0)
+        after = torch.cat([peak[:, -1:], sums[:, -1:]], 2)
+        return (x - mean) * torch.rsqrt(variance + 1e-2), after
+
+
 class LogMel(nn.Module):
     """Turn waveforms into log-mel frames every 10 ms.
 
@@ -46,23 +108,34 @@ class LogMel(nn.Module):
         self.window_size = sample_rate // 40
         self.fft_size = 1 << (self.window_size - 1).bit_length()
         self.normalization = normalization
+        self.num_mels = num_mels
+        self.running: RunningStatistics | None = None
         filters = melscale_fbanks(
             self.fft_size // 2 + 1, 20.0, sample_rate / 2, num_mels, sample_rate, mel_scale="htk"
         )
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
+    def learn_to_stream(self) -> None:
+        """Get statistics that a stream can use, where normalisation is over the utterance."""
+        if self.normalization == "utterance":
+            self.running = RunningStatistics(self.num_mels)
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
         return torch.div(lengths, self.hop, rounding_mode="floor")
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, waveform: Tensor, lengths: Tensor, *, streaming: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Compute features.
 
         Args:
             waveform: (B, S) float32 in [-1, 1].
             lengths: (B,) samples.
+            streaming: Normalise as a stream has to, by what was heard so far, where there are
+                statistics for it.
 
         Returns:
             Log-mel features (B, T, F) float32 and their lengths (B,) in frames.
@@ -79,14 +152,21 @@ class LogMel(nn.Module):
             # and take three times as long to write to memory as to compute.
             if padded.device.type == "cpu" and not torch.jit.is_tracing():
                 rows = max(1, 10 * 100 * self.hop // padded.shape[1])
-                mel = torch.cat([self._mel(part) for part in padded.split(rows)])
+                mel = torch.cat([self.frames(part) for part in padded.split(rows)])
             else:
-                mel = self._mel(padded)
+                mel = self.frames(padded)
             mel = mel[:, :num_frames]  # (B, T, F)
             padding = padding_mask(frame_lengths, num_frames)[:, :, None]
+            if streaming and self.running is not None:
+                state = self.running.start(len(mel))
+                if self.training and torch.rand(()) < 0.5:  # as if the stream had gone on for long
+                    state = self.running(mel, state)[1]
+                mel = self.running(mel, state)[0].masked_fill(padding, 0.0)
+                return mel, frame_lengths
             return self._normalize(mel, frame_lengths, padding), frame_lengths
 
-    def _mel(self, padded: Tensor) -> Tensor:
+    def frames(self, padded: Tensor) -> Tensor:
+        """Return log-mel frames (B, T, F), not normalised, of samples that have their margins."""
         if torch.jit.is_tracing():  # a recorded graph knows no Fourier transform of windows
             power = self._power_by_convolution(padded)
         else:
@@ -104,9 +184,13 @@ class LogMel(nn.Module):
         parts = nn.functional.conv1d(padded[:, None], waves.float()[:, None], stride=self.hop)
         return parts.square().unflatten(1, (2, -1)).sum(dim=1).transpose(1, 2)
 
+    def normalize_globally(self, mel: Tensor) -> Tensor:
+        """Return log-mel frames shifted and scaled by the constants."""
+        return (mel - GLOBAL_MEAN) / GLOBAL_STD
+
     def _normalize(self, mel: Tensor, lengths: Tensor, padding: Tensor) -> Tensor:
         if self.normalization == "global":
-            return ((mel - GLOBAL_MEAN) / GLOBAL_STD).masked_fill(padding, 0.0)
+            return self.normalize_globally(mel).masked_fill(padding, 0.0)
         count = lengths.clamp(min=1)[:, None, None]
         mel = mel.masked_fill(padding, 0.0)
         mean = mel.sum(dim=1, keepdim=True) / count

@@ -20,6 +20,7 @@ from speechjepa.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from speechjepa.inference.search import BeamSearch
+    from speechjepa.inference.stream import Stream
 
 
 class SpeechModel:
@@ -137,6 +138,14 @@ class SpeechModel:
         from speechjepa.inference.transcribe import transcribe
 
         return transcribe(self, path, **options)
+
+    def stream(
+        self, language: str | None = None, chunk_seconds: float = 0.32, **options: Any
+    ) -> Stream:
+        """Return a stream to feed with audio; see `speechjepa.inference.stream.open_stream`."""
+        from speechjepa.inference.stream import open_stream
+
+        return open_stream(self, language=language, chunk_seconds=chunk_seconds, **options)
 
     def info(self) -> dict[str, Any]:
         """Return what the bundle holds: sizes, training data, languages, results, licence."""

@@ -18,8 +18,51 @@ from speechjepa.models.encoder import (
 )
 from speechjepa.nn.feature_encoder import LogMelFeatureEncoder
 from speechjepa.nn.packing import FrameLayout, pack_visible
-from speechjepa.nn.transformer import Block, chunk_causal_mask, rotary_angles
+from speechjepa.nn.transformer import Block, Chunks, chunk_causal_mask, rotary_angles
 from speechjepa.shapes import padding_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamingConfig:
+    """Chunks that an encoder is trained with, so that it can be used chunk by chunk."""
+
+    min_chunk_seconds: float = 0.16
+    """Shortest chunk (seconds)."""
+    max_chunk_seconds: float = 1.28
+    """Longest chunk (seconds)."""
+    left_seconds: float = 5.12
+    """What a frame may attend to before its own chunk (seconds): bounds memory and time."""
+    full_prob: float = 0.4
+    """Share of the batches that see whole utterances, so that one model serves files too."""
+
+    def __post_init__(self) -> None:
+        if not 0.04 <= self.min_chunk_seconds <= self.max_chunk_seconds <= 30:
+            raise ConfigError(
+                "`min_chunk_seconds` must be at least 0.04 and at most `max_chunk_seconds`, which "
+                f"must be at most 30, but they are {self.min_chunk_seconds} and "
+                f"{self.max_chunk_seconds} instead"
+            )
+        if not 0 < self.left_seconds <= 60:
+            raise ConfigError(
+                "`left_seconds` must be more than 0 and at most 60, "
+                f"but is {self.left_seconds} instead"
+            )
+        require_probabilities(self, ("full_prob",))
+
+    def chunks(self, seconds: float, frame_rate: float) -> Chunks:
+        """Return the chunks of about so many seconds, at so many frames per second.
+
+        Raises:
+            ConfigError: It was not trained with such chunks.
+        """
+        low, high = self.min_chunk_seconds, self.max_chunk_seconds
+        if not low <= seconds <= high:
+            raise ConfigError(
+                f"`chunk_seconds` must be between {low} and {high}, which this model was trained "
+                f"with, but is {seconds} instead"
+            )
+        frames = max(1, round(seconds * frame_rate))
+        return Chunks(frames, max(1, round(self.left_seconds * frame_rate / frames)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +84,21 @@ class SpeechEncoderConfig:
     num_mels: int = 80
     """Mel channels F."""
     normalization: Normalization = "utterance"
-    """Of the log-mel channels: per utterance, or global constants (needed to stream)."""
+    """Of the log-mel channels: per utterance, or global constants. A stream of an encoder that
+    learned to stream is normalised by what was heard so far, in place of the utterance."""
     dropout: float = 0.0
     """Probability; in the feature projection, attention weights and residual branches."""
     drop_path: float = 0.0
     """Probability that the last block's branches are skipped; grows linearly from 0."""
     chunk_frames: int | None = None
-    """Chunk-causal attention: frames per chunk; None = full attention. To stream, it also takes
-    `causal_convolution` and `normalization` "global": without them the future still leaks in."""
+    """Frames per chunk: attention and convolutions see the past, and the future inside their own
+    chunk only. None = everything. Fine-tuning with `streaming` makes an encoder that does both."""
     left_chunks: int | None = None
     """Past chunks a frame may attend to under chunk-causal attention; None = all."""
     causal_convolution: bool = False
-    """Depthwise convolutions see only the past; required for streaming."""
+    """Depthwise convolutions see only the past, even inside a chunk."""
+    streaming: StreamingConfig | None = None
+    """Chunks that it was fine-tuned to be used with; None = it was not trained to stream."""
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("width", "num_layers", "num_heads", "ffn_width", "num_mels"), 1)
@@ -103,6 +149,8 @@ class SpeechEncoder(Encoder):
             )
             for i in range(config.num_layers)
         )
+        if config.streaming is not None:
+            self.set_streaming(config.streaming)
         self.norm = nn.LayerNorm(config.width)
         self.apply(_initialize)
 
@@ -113,9 +161,26 @@ class SpeechEncoder(Encoder):
         for i, block in enumerate(self.blocks):
             block.set_dropout(dropout, drop_path * i / max(1, len(self.blocks) - 1))  # type: ignore[operator]
 
-    def extract_features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return front-end features (B, T, D) of waveform (B, S), and their lengths (B,)."""
-        return self.feature_encoder(waveform, lengths)
+    def set_streaming(self, streaming: StreamingConfig) -> None:
+        """Make it an encoder that can be trained to stream, with these chunks."""
+        self.config = replace(self.config, streaming=streaming)
+        self.feature_encoder.log_mel.learn_to_stream()
+
+    @property
+    def chunks(self) -> Chunks | None:
+        """The chunks of its settings; None = everything is seen."""
+        if self.config.chunk_frames is None:
+            return None
+        return Chunks(self.config.chunk_frames, self.config.left_chunks)
+
+    def extract_features(
+        self, waveform: Tensor, lengths: Tensor, *, streaming: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return front-end features (B, T, D) of waveform (B, S), and their lengths (B,).
+
+        `streaming` normalises them as a stream's are.
+        """
+        return self.feature_encoder(waveform, lengths, streaming=streaming)
 
     def contextualize(
         self,
@@ -125,8 +190,13 @@ class SpeechEncoder(Encoder):
         context_mask: Tensor | None = None,
         return_layers: bool = False,
         return_ffn: bool = False,
+        chunks: Chunks | None = None,
     ) -> EncoderOutput:
-        """Run the blocks over front-end features, as `Encoder.contextualize` says."""
+        """Run the blocks over front-end features, as `Encoder.contextualize` says.
+
+        `chunks` limits what a frame sees as `SpeechEncoderConfig.chunk_frames` does.
+        """
+        chunks = self.chunks if chunks is None else chunks
         batch, num_frames, _ = features.shape
         positions = torch.arange(num_frames, device=features.device)[None].expand(batch, -1)
         indices = None
@@ -138,10 +208,8 @@ class SpeechEncoder(Encoder):
         valid = ~padding_mask(lengths, x.shape[1])
         layout = FrameLayout(valid, indices, num_frames)
         mask = None if layout.all_valid else valid[:, None, None, :]
-        if self.config.chunk_frames is not None:
-            chunked = chunk_causal_mask(
-                positions, self.config.chunk_frames, self.config.left_chunks
-            )
+        if chunks is not None:
+            chunked = chunk_causal_mask(positions, chunks.frames, chunks.left)
             mask = chunked if mask is None else chunked & mask
         if mask is not None:
             mask = _never_empty(mask)
@@ -149,7 +217,9 @@ class SpeechEncoder(Encoder):
         rotary = rotary_angles(positions, head_dim)
         layers, ffn_outputs = [x], []
         for block in self.blocks:
-            x, ffn_output = block(x, rotary, mask, layout)
+            x, ffn_output = block(
+                x, rotary, mask, layout, None if chunks is None else chunks.frames
+            )
             layers.append(x)
             ffn_outputs.append(ffn_output)
         return EncoderOutput(
@@ -159,6 +229,11 @@ class SpeechEncoder(Encoder):
             ffn_outputs if return_ffn else None,
             indices,
         )
+
+    def encode_in_chunks(self, waveform: Tensor, lengths: Tensor, chunks: Chunks) -> EncoderOutput:
+        """Encode waveform (B, S) as streams would, chunk after chunk, but all at once."""
+        features, lengths = self.extract_features(waveform, lengths, streaming=True)
+        return self.contextualize(features, lengths, chunks=chunks)
 
 
 def preset_config(name: str, **changes: object) -> SpeechEncoderConfig:

@@ -65,9 +65,14 @@ class LogMelFeatureEncoder(nn.Module):
             lengths = torch.div(lengths, 2, rounding_mode="floor")
         return lengths
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, T, D), T at least 1, of waveform (B, S), and their lengths (B,)."""
-        mel, mel_lengths = self.log_mel(waveform, lengths)
+    def forward(
+        self, waveform: Tensor, lengths: Tensor, *, streaming: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return features (B, T, D), T at least 1, of waveform (B, S), and their lengths (B,).
+
+        `streaming` as in `LogMel.forward`.
+        """
+        mel, mel_lengths = self.log_mel(waveform, lengths, streaming=streaming)
         return self.from_log_mel(mel, mel_lengths)
 
     def from_log_mel(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,6 +53,28 @@ def chunk_causal_mask(positions: Tensor, chunk_frames: int, left_chunks: int | N
     return allowed[:, None]
 
 
+class Chunks(NamedTuple):
+    """How a sequence is divided for chunk-causal attention and convolution."""
+
+    frames: int
+    """Frames per chunk, at least 1."""
+    left: int | None = None
+    """Past chunks a frame may attend to; None = all of them."""
+
+
+@dataclass
+class BlockState:
+    """What a block remembers of the past of one stream."""
+
+    keys: Tensor
+    """(1, H, P, width / H) of the frames that stay visible; their positions are not in them yet, so
+    that positions never grow with the length of the stream."""
+    values: Tensor
+    """(1, H, P, width / H)."""
+    frames: Tensor
+    """(1, left padding, D) last inputs of the depthwise convolution."""
+
+
 class DropPath(nn.Module):
     """Skip a residual branch for whole utterances with this probability (stochastic depth).
 
@@ -94,6 +119,24 @@ class Attention(nn.Module):
         )
         return self.output(x.transpose(1, 2).reshape(batch, frames, width))
 
+    def step(self, x: Tensor, state: BlockState, most: int | None) -> Tensor:
+        """Attend from the next chunk x (1, T, D) to itself and the past; remember `most` frames."""
+        _, frames, width = x.shape
+        heads = self.query_key_value(x).view(1, frames, 3, self.num_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # (1, H, T, width / H) each
+        key, value = torch.cat([state.keys, key], 2), torch.cat([state.values, value], 2)
+        cos, sin = rotary_angles(torch.arange(key.shape[2], device=x.device)[None], key.shape[3])
+        attended = attention(
+            rotate(query, cos[:, :, -frames:], sin[:, :, -frames:]),
+            rotate(key, cos, sin),
+            value,
+            None,
+            0.0,
+        )
+        first = 0 if most is None else max(0, key.shape[2] - most)
+        state.keys, state.values = key[:, :, first:].clone(), value[:, :, first:].clone()
+        return self.output(attended.transpose(1, 2).reshape(1, frames, width))
+
 
 class ConvolutionModule(nn.Module):
     """Depthwise convolution over time, SiLU, pointwise projection.
@@ -114,8 +157,33 @@ class ConvolutionModule(nn.Module):
         self.depthwise = nn.Conv2d(width, width, (1, kernel_size), groups=width)
         self.pointwise = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        padded = functional.pad(x, (0, 0, *self.padding))
+    def forward(self, x: Tensor, chunk_frames: int | None = None) -> Tensor:
+        """Convolve x (B, T, D).
+
+        Args:
+            x: Frames, zeros where there are none.
+            chunk_frames: A frame sees the past freely, and the future only inside its own chunk of
+                so many frames: the dynamic chunk convolution of
+                https://arxiv.org/abs/2304.09325. None = the future freely too.
+        """
+        if chunk_frames is None or not self.padding[1]:
+            return self._convolve(functional.pad(x, (0, 0, *self.padding)))
+        batch, frames, width = x.shape
+        before, after = self.padding
+        x = functional.pad(x, (0, 0, before, -frames % chunk_frames))
+        windows = x.unfold(1, before + chunk_frames, chunk_frames)  # (B, N, D, before + chunk)
+        windows = windows.permute(0, 1, 3, 2).flatten(0, 1)  # (B * N, before + chunk, D)
+        x = self._convolve(functional.pad(windows, (0, 0, 0, after)))  # (B * N, chunk, D)
+        return x.reshape(batch, -1, width)[:, :frames]
+
+    def step(self, x: Tensor, state: BlockState) -> Tensor:
+        """Convolve the next chunk x (1, T, D) of a stream."""
+        before, after = self.padding
+        window = torch.cat([state.frames, x], 1)
+        state.frames = window[:, window.shape[1] - before :].clone()
+        return self._convolve(functional.pad(window, (0, 0, 0, after)))
+
+    def _convolve(self, padded: Tensor) -> Tensor:
         x = depthwise_convolution(padded, self.depthwise.weight, self.depthwise.bias)  # type: ignore[arg-type]
         return self.pointwise(functional.silu(x))
 
@@ -156,12 +224,34 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         layout: FrameLayout,
+        chunk_frames: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the block's output and its feed-forward output, both (B, T, D)."""
         attended = self.attention(self.attention_norm(x), rotary, attention_mask)
         x = x + self.drop_path(self.dropout(attended))
-        convolved = layout.gather(self.convolution(layout.scatter(self.convolution_norm(x))))
+        full = layout.scatter(self.convolution_norm(x))
+        convolved = layout.gather(self.convolution(full, chunk_frames))
         x = x + self.drop_path(self.dropout(convolved))
         hidden = self.dropout(functional.gelu(self.ffn_in(self.ffn_norm(x))))
         ffn_output = self.ffn_out(hidden)
         return x + self.drop_path(self.dropout(ffn_output)), ffn_output
+
+    def start_stream(self) -> BlockState:
+        """Return the state of a stream of which nothing was heard yet."""
+        weight = self.ffn_in.weight
+        width, heads = weight.shape[1], self.attention.num_heads
+        nothing = weight.new_zeros(1, heads, 0, width // heads)
+        frames = weight.new_zeros(1, self.convolution.padding[0], width)
+        return BlockState(keys=nothing, values=nothing, frames=frames)
+
+    def step(self, x: Tensor, state: BlockState, most: int | None) -> Tensor:
+        """Return the output of the next chunk x (1, T, D) of a stream; `state` goes on with it.
+
+        Args:
+            x: All the frames of the chunk.
+            state: From `start_stream`, and changed in place.
+            most: Frames that later chunks may attend to; None = all.
+        """
+        x = x + self.attention.step(self.attention_norm(x), state, most)
+        x = x + self.convolution.step(self.convolution_norm(x), state)
+        return x + self.ffn_out(functional.gelu(self.ffn_in(self.ffn_norm(x))))

@@ -1,0 +1,218 @@
+"""Transcribe a stream of audio while it comes in.
+
+An encoder that was fine-tuned with `streaming` runs chunk by chunk with its past in a state of
+bounded size; every frame is encoded once. Any other model, published checkpoints too, hears the
+last seconds again with every chunk: the same words sooner or later, at many times the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.decoding import DECODERS, Decoder
+from speechjepa.inference.stream_sources import ChunkSource, LogitSource, Piece, WindowSource
+from speechjepa.inference.stream_words import StreamWords, WordsConfig
+from speechjepa.inference.transcribe import resolve_language
+from speechjepa.models.speech_encoder import SpeechEncoder
+from speechjepa.nn.transformer import Chunks
+
+if TYPE_CHECKING:
+    from speechjepa.inference.model import SpeechModel
+
+logger = logging.getLogger(__name__)
+
+WINDOW_SECONDS = 8.0
+"""What a model that cannot stream hears at most with every chunk (seconds); less where it was
+fine-tuned on much shorter utterances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a stream has to say at one point; `str` gives the words that are newly final."""
+
+    final: list[dict[str, Any]]
+    """Words newly final, {"word", "start", "end", "score"} each: seconds from the start of the
+    stream, mean posterior of the characters. They are never revised."""
+    partial: list[dict[str, Any]]
+    """The present guess of the words after the last final one; all of it may change."""
+    seconds: float
+    """Audio heard so far (seconds)."""
+    endpoint: bool = False
+    """A pause follows the final words: a line may end here."""
+
+    @property
+    def text(self) -> str:
+        """The words newly final."""
+        return " ".join(word["word"] for word in self.final)
+
+    @property
+    def partial_text(self) -> str:
+        """The words guessed after them."""
+        return " ".join(word["word"] for word in self.partial)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Stream:
+    """One stream of audio being transcribed; see `open_stream`.
+
+    Memory is bounded, and the work for each chunk does not grow, however long the stream goes on.
+    """
+
+    def __init__(
+        self, source: LogitSource, words: StreamWords, *, sample_rate: int, language: str | None
+    ) -> None:
+        self.language = language
+        """Code of the language, None if the model does not say."""
+        self.sample_rate = sample_rate
+        """Of the samples it takes (Hz)."""
+        self._source = source
+        self._words = words
+        self._num_samples = 0
+        self._is_over = False
+
+    def feed(self, samples: np.ndarray | Tensor) -> list[Heard]:
+        """Take the next samples and return what was heard, one entry per chunk and per pause.
+
+        Args:
+            samples: (S,) floating-point in [-1, 1] at `sample_rate`; any length.
+
+        Raises:
+            ModelError: The samples are not such numbers, or the stream is finished.
+        """
+        samples = self._check(samples)
+        self._num_samples += len(samples)
+        return [heard for piece in self._source.push(samples) for heard in self._hear(piece)]
+
+    def finish(self) -> Heard:
+        """Return the words that are left; all become final, and the stream is over."""
+        if self._is_over:
+            raise ModelError("this stream is finished; open another one with `model.stream()`")
+        self._is_over = True
+        final: list[dict[str, Any]] = []
+        for piece in self._source.finish():
+            final += [word for heard in self._hear(piece) for word in heard.final]
+        nothing = torch.zeros(0, self._words.num_symbols)
+        for found in self._words.push(nothing, nothing, last=True):
+            final += found.final
+        seconds = self._num_samples / self.sample_rate
+        return Heard(final=final, partial=[], seconds=seconds, endpoint=True)
+
+    def _hear(self, piece: Piece) -> list[Heard]:
+        return [
+            Heard(
+                final=found.final,
+                partial=found.partial,
+                seconds=piece.samples / self.sample_rate,
+                endpoint=found.endpoint,
+            )
+            for found in self._words.push(piece.logits, piece.tentative)
+        ]
+
+    def _check(self, samples: np.ndarray | Tensor) -> Tensor:
+        if self._is_over:
+            raise ModelError("this stream is finished; open another one with `model.stream()`")
+        tensor = torch.as_tensor(samples)
+        if tensor.dim() != 1 or not tensor.is_floating_point():
+            raise ModelError(
+                "`samples` must be (S,) float32 in [-1, 1], "
+                f"but is {tuple(tensor.shape)} {tensor.dtype} instead"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise ModelError("`samples` must be finite, but holds NaN or infinite values")
+        return tensor.to(torch.float32, copy=True)  # a caller may fill its buffer again
+
+
+def open_stream(
+    model: SpeechModel,
+    *,
+    language: str | None = None,
+    chunk_seconds: float = 0.32,
+    decoder: Decoder = "auto",
+    words: WordsConfig | None = None,
+) -> Stream:
+    """Return a stream to feed with audio.
+
+    Args:
+        model: A fine-tuned model, from `speechjepa.load`.
+        language: Code of the spoken language, one of the model's; None = its only one.
+        chunk_seconds: Audio that is encoded at once (seconds): short chunks give words sooner, long
+            ones fewer errors.
+        decoder: Best path, or beam search with the bundle's language model; auto = beam if there
+            is one.
+        words: When words become final.
+
+    Raises:
+        ModelError: The model has no CTC head, does not know the language, or has no language model
+            although beam search was asked for.
+        ConfigError: It was not trained with chunks of this length.
+    """
+    if decoder not in DECODERS:
+        raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {decoder!r}.")
+    if not 0.02 <= chunk_seconds <= 30:
+        raise ConfigError(
+            f"`chunk_seconds` must be between 0.02 and 30, but is {chunk_seconds} instead"
+        )
+    language = resolve_language(language, model.languages)
+    search = None if decoder == "greedy" else model.beam_search
+    if search is None and decoder == "beam":
+        raise ModelError("this model carries no language model for beam search: decode greedily")
+    config = words or WordsConfig()
+    stream_words = StreamWords(
+        model.vocabulary, search, frame_seconds=model.frame_seconds, config=config
+    )
+    source = _source(model, stream_words, chunk_seconds, config)
+    return Stream(source, stream_words, sample_rate=model.sample_rate, language=language)
+
+
+def _source(
+    model: SpeechModel, words: StreamWords, chunk_seconds: float, config: WordsConfig
+) -> LogitSource:
+    chunks = streaming_chunks(model, chunk_seconds)
+    if chunks is not None:
+        assert model.bundle.ctc is not None
+        return ChunkSource(model, model.bundle.ctc, chunks)
+    _say_that_windows_are_heard_again()
+    window = WINDOW_SECONDS
+    if model.utterance_seconds is not None:
+        window = min(window, max(4.0, 2 * model.utterance_seconds))
+    return WindowSource(
+        model,
+        words.silent_frames,
+        chunk_seconds=chunk_seconds,
+        window_seconds=window,
+        pause_seconds=config.pause_seconds,
+    )
+
+
+@cache
+def _say_that_windows_are_heard_again() -> None:
+    """Log it, once in the life of a program."""
+    logger.info(
+        "this model was not trained to stream: the last seconds are heard again with every chunk, "
+        "which takes more time. Fine-tuning with `finetune.streaming` avoids it"
+    )
+
+
+def streaming_chunks(model: Any, chunk_seconds: float) -> Chunks | None:
+    """Return the chunks in which a model's encoder streams; None if it did not learn to.
+
+    Raises:
+        ConfigError: It was not trained with chunks of this length.
+    """
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, SpeechEncoder):
+        return None
+    if encoder.config.streaming is not None:
+        return encoder.config.streaming.chunks(chunk_seconds, model.sample_rate / model.hop)
+    is_chunked = encoder.chunks is not None and encoder.chunks.left is not None
+    return encoder.chunks if is_chunked and encoder.config.normalization == "global" else None

@@ -1,0 +1,83 @@
+"""The native encoder on a stream: chunk by chunk, with the past in a bounded state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechjepa.errors import ModelError
+from speechjepa.models.speech_encoder import SpeechEncoder
+from speechjepa.nn.feature_stream import FeatureStream
+from speechjepa.nn.transformer import Chunks
+
+
+class EncoderStream:
+    """Encode one stream; together its outputs equal `SpeechEncoder.encode_in_chunks` of the whole.
+
+    Nothing is encoded twice: the state holds the samples and frames that windows and kernels
+    overlap, the running statistics, and each block's keys and values of the chunks that may still
+    be attended to. A chunk is encoded once the front end's look-ahead beyond it was heard.
+
+    Args:
+        encoder: In evaluation mode.
+        chunks: Frames per chunk and past chunks.
+
+    Raises:
+        ModelError: The encoder normalises over utterances and was not trained to stream.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, chunks: Chunks) -> None:
+        log_mel = encoder.feature_encoder.log_mel
+        if log_mel.normalization != "global" and log_mel.running is None:
+            raise ModelError(
+                "this encoder normalises over whole utterances: fine-tune it with `streaming`"
+            )
+        self.encoder = encoder
+        self.chunks = chunks
+        self._front_end = FeatureStream(encoder.feature_encoder)
+        self._blocks = [block.start_stream() for block in encoder.blocks]  # type: ignore[operator]
+        self._most = None if chunks.left is None else chunks.frames * chunks.left
+        self._waiting: list[Tensor] = []
+        self._num_samples = self._num_encoded = 0  # encoded: frames
+        self._features = encoder.norm.weight.new_zeros(1, 0, encoder.width)
+
+    @property
+    def _needed(self) -> int:
+        """Samples of the stream up to which the next chunk needs to be heard."""
+        end = (self._num_encoded + self.chunks.frames) * self.encoder.hop
+        return end + self.encoder.feature_encoder.look_ahead
+
+    @torch.no_grad()
+    def push(self, samples: Tensor) -> list[Tensor]:
+        """Take the next samples (S,) and return the chunks (1, T, D) that they complete."""
+        self._waiting.append(samples.reshape(-1))
+        self._num_samples += len(samples)
+        if self._num_samples < self._needed:
+            return []
+        self._take(last=False)
+        done = []
+        while self._features.shape[1] >= self.chunks.frames:
+            done.append(self._step(self.chunks.frames))
+        return done
+
+    @torch.no_grad()
+    def finish(self) -> list[Tensor]:
+        """Return the chunks (1, T, D) that are left, the last one as long as it is."""
+        self._take(last=True)
+        done = []
+        while self._features.shape[1]:
+            done.append(self._step(min(self.chunks.frames, self._features.shape[1])))
+        return done
+
+    def _take(self, *, last: bool) -> None:
+        heard = torch.cat(self._waiting) if self._waiting else torch.zeros(0)
+        self._waiting = []
+        new = self._front_end.push(heard.to(self._features), last=last)
+        self._features = torch.cat([self._features, new], 1)
+
+    def _step(self, frames: int) -> Tensor:
+        x, self._features = self._features[:, :frames], self._features[:, frames:].clone()
+        self._num_encoded += frames
+        for block, state in zip(self.encoder.blocks, self._blocks, strict=True):
+            x = block.step(x, state, self._most)  # type: ignore[operator]
+        return self.encoder.norm(x)

@@ -1,0 +1,203 @@
+"""Streams: the words of a recording, as it comes, and never taken back."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import speechjepa
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference import stream as stream_module
+from speechjepa.inference.stream import Stream, open_stream, streaming_chunks
+from speechjepa.models.bundle import Bundle, save_bundle
+from speechjepa.models.ctc import CtcModel
+from speechjepa.models.encoder_stream import EncoderStream
+from speechjepa.models.speech_encoder import (
+    SpeechEncoder,
+    SpeechEncoderConfig,
+    StreamingConfig,
+)
+from speechjepa.text.vocabulary import Vocabulary
+from tests.tone_model import RATE, ToneModel, synthesize
+
+TEXT = "abc de___________fgh ab_________ce"
+
+
+def fed(stream: Stream, samples: np.ndarray, size: int) -> list:
+    heard = []
+    for start in range(0, len(samples), size):
+        heard += stream.feed(samples[start : start + size])
+    return [*heard, stream.finish()]
+
+
+def words(heard: list) -> list[str]:
+    return [word["word"] for h in heard for word in h.final]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A bundle that can stream, with random weights that write many words."""
+    torch.manual_seed(0)
+    config = SpeechEncoderConfig(
+        width=32,
+        num_layers=2,
+        num_heads=2,
+        ffn_width=48,
+        frame_rate=25,
+        streaming=StreamingConfig(left_seconds=1.0),
+    )
+    encoder = SpeechEncoder(config)
+    vocabulary = Vocabulary(["<blank>", "|", *"abcde"])
+    ctc = CtcModel(encoder, len(vocabulary), upsample=2)
+    for parameter in ctc.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    folder = tmp_path_factory.mktemp("small")
+    bundle = Bundle(encoder=encoder, ctc=ctc, vocabulary=vocabulary, languages=("xx",))
+    return speechjepa.load(save_bundle(bundle, folder))
+
+
+def noise(seconds: float) -> np.ndarray:
+    samples = torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(3))
+    return (samples * (0.02 + 0.1 * torch.sin(torch.arange(len(samples)) / 3000) ** 2)).numpy()
+
+
+@pytest.mark.parametrize("size", [10**6, 5120, 777])
+@pytest.mark.parametrize("frames_per_hop", [1, 2])
+def test_a_model_that_cannot_stream_hears_the_words_all_the_same(size, frames_per_hop):
+    model = ToneModel(frames_per_hop=frames_per_hop)
+    heard = fed(open_stream(model), synthesize(TEXT), size)
+    assert words(heard) == ["abc", "de", "fgh", "ab", "ce"]
+    ends = [" ".join(w["word"] for w in h.final) for h in heard if h.endpoint]
+    assert len(ends) == 3
+
+
+def test_words_are_where_they_were_said_and_follow_each_other():
+    heard = fed(open_stream(ToneModel()), synthesize(TEXT), 4000)
+    placed = [word for h in heard for word in h.final]
+    # 6 frames of 20 ms a character: "abc" starts at 0, "de" after three letters and a space.
+    assert [w["start"] for w in placed[:2]] == [0.0, 0.48]
+    assert placed[0]["end"] == pytest.approx(0.32, abs=0.021)
+    assert placed[2]["start"] == pytest.approx(0.72 + 1.1, abs=0.001)
+    for before, after in zip(placed, placed[1:], strict=False):
+        assert before["start"] < before["end"] <= after["start"]
+    assert all(0.9 < w["score"] <= 1.0 for w in placed)
+
+
+def test_partial_words_come_before_they_are_final():
+    heard = fed(open_stream(ToneModel()), synthesize(TEXT), 1600)
+    first_partial = next(h.seconds for h in heard if "abc" in h.partial_text)
+    first_final = next(h.seconds for h in heard if "abc" in h.text)
+    assert first_partial < first_final
+    assert str(next(h for h in heard if "abc" in h.text)).startswith("abc")
+    seconds = [h.seconds for h in heard]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(len(synthesize(TEXT)) / RATE)
+
+
+def test_a_window_stays_bounded_however_long_someone_speaks():
+    model = ToneModel()
+    waveform = synthesize("abc de fgh " * 20)
+    assert len(waveform) > 20 * RATE
+    heard = fed(open_stream(model), waveform, 3000)
+    assert words(heard) == ["abc", "de", "fgh"] * 20
+    assert max(model.window_lengths) <= 8.5 * RATE
+
+
+def test_speech_without_a_boundary_is_parted_in_the_end():
+    heard = fed(open_stream(ToneModel()), synthesize("abcdefgh" * 20), 8000)
+    assert "".join(words(heard)) == "abcdefgh" * 20
+    assert len(words(heard)) == 2  # 19.2 s without a space
+
+
+def test_silence_gives_no_words_and_no_endpoints():
+    heard = fed(open_stream(ToneModel()), np.zeros(5 * RATE, np.float32), 1000)
+    assert words(heard) == []
+    assert [h.endpoint for h in heard] == [False] * (len(heard) - 1) + [True]
+
+
+def test_a_model_that_cannot_stream_says_so_once(caplog):
+    stream_module._say_that_windows_are_heard_again.cache_clear()
+    with caplog.at_level(logging.INFO):
+        open_stream(ToneModel())
+        open_stream(ToneModel())
+    assert sum("not trained to stream" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("size", [10**6, 5120, 1237])
+def test_a_stream_is_the_best_path_of_the_whole_under_the_same_chunks(small, size):
+    waveform = noise(6.0)
+    chunks = streaming_chunks(small, 0.32)
+    output = small.encoder.encode_in_chunks(
+        torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]), chunks
+    )
+    logits = small.bundle.ctc.head_logits(output.features)
+    path = logits[0].argmax(dim=-1).tolist()
+    heard = fed(small.stream(), waveform, size)
+    text = small.vocabulary.decode_ctc(path)
+    assert "".join(words(heard)) == text.replace(" ", "") != ""
+
+
+def test_nothing_is_encoded_twice(small, monkeypatch):
+    frames = []
+    step = EncoderStream._step
+    monkeypatch.setattr(
+        EncoderStream, "_step", lambda self, n: (frames.append(n), step(self, n))[1]
+    )
+    fed(small.stream(), noise(4.0), 3333)
+    assert sum(frames) == 100  # 25 a second
+    assert set(frames) == {8, 4}
+
+
+def test_final_words_do_not_depend_on_how_the_samples_are_cut(small):
+    waveform = noise(5.0)
+    one = [w for h in fed(small.stream(), waveform, 10**6) for w in h.final]
+    other = [w for h in fed(small.stream(), waveform, 499) for w in h.final]
+    assert [w["word"] for w in one] == [w["word"] for w in other]
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["start"] == theirs["start"] and ours["end"] == theirs["end"]
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
+
+
+def test_what_a_stream_keeps_does_not_grow(small):
+    stream = small.stream()
+    kept = []
+    for _ in range(10):
+        stream.feed(noise(2.0))
+        kept.append(len(stream._words._logits))
+    assert max(kept) < 12 * 50 + 20
+    assert len(stream._words._context) <= 5
+
+
+def test_a_tensor_is_as_good_as_an_array_and_a_buffer_may_be_used_again(small):
+    waveform = noise(2.0)
+    expected = words(fed(small.stream(), waveform, 1000))
+    stream, buffer, heard = small.stream(), torch.zeros(1000), []
+    for start in range(0, len(waveform), 1000):
+        buffer[:] = torch.from_numpy(waveform[start : start + 1000])
+        heard += stream.feed(buffer)
+    assert words([*heard, stream.finish()]) == expected
+
+
+def test_bad_samples_and_settings_are_refused_with_what_is_wrong(small):
+    stream = small.stream()
+    with pytest.raises(ModelError, match=r"\(S,\) float32"):
+        stream.feed(np.zeros((2, 3), np.float32))
+    with pytest.raises(ModelError, match="int16"):
+        stream.feed(np.zeros(3, np.int16))
+    with pytest.raises(ModelError, match="NaN"):
+        stream.feed(np.array([0.0, np.nan], np.float32))
+    stream.feed(np.zeros(0, np.float32))
+    stream.finish()
+    with pytest.raises(ModelError, match="finished"):
+        stream.feed(np.zeros(3, np.float32))
+    with pytest.raises(ConfigError, match="between 0.16 and 1.28"):
+        small.stream(chunk_seconds=3.0)
+    with pytest.raises(ModelError, match="does not transcribe 'swh'"):
+        small.stream("swh")
+    with pytest.raises(ModelError, match="no language model"):
+        small.stream(decoder="beam")
+    with pytest.raises(ConfigError, match="decoder"):
+        small.stream(decoder="best")

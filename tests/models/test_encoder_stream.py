@@ -1,0 +1,161 @@
+"""The encoder on a stream gives what it gives on the whole, however the stream is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.models.encoder_stream import EncoderStream
+from speechjepa.models.speech_encoder import (
+    PRESETS,
+    SpeechEncoder,
+    SpeechEncoderConfig,
+    StreamingConfig,
+)
+from speechjepa.nn.transformer import Chunks
+
+SMALL = SpeechEncoderConfig(
+    width=32, num_layers=3, num_heads=2, ffn_width=48, streaming=StreamingConfig()
+)
+CHUNKS = Chunks(4, 2)
+
+
+def encoder(config: SpeechEncoderConfig = SMALL) -> SpeechEncoder:
+    torch.manual_seed(0)
+    network = SpeechEncoder(config).eval()
+    for parameter in network.parameters():  # far enough from its start for every part to matter
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return network
+
+
+def speech(samples: int) -> torch.Tensor:
+    """Noise that grows and fades, so that running statistics have something to follow."""
+    noise = torch.randn(samples, generator=torch.Generator().manual_seed(1))
+    return noise * torch.exp(3 * torch.sin(torch.arange(samples) / 4000) - 4)
+
+
+def streamed(network, waveform, sizes, chunks=CHUNKS) -> torch.Tensor:
+    stream = EncoderStream(network, chunks)
+    done, start = [], 0
+    while start < len(waveform):
+        size = sizes[len(done) % len(sizes)] if len(sizes) > 1 else sizes[0]
+        done.append(stream.push(waveform[start : start + size]))
+        start += size
+    parts = [chunk for pushed in done for chunk in pushed] + stream.finish()
+    return torch.cat(parts, 1)[0] if parts else torch.zeros(0, network.width)
+
+
+def at_once(network, waveform, chunks=CHUNKS) -> torch.Tensor:
+    output = network.encode_in_chunks(waveform[None], torch.tensor([len(waveform)]), chunks)
+    return output.features[0, : int(output.lengths)]
+
+
+@pytest.mark.parametrize("rate", [25, 50])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"causal_convolution": True}, {"normalization": "global"}],
+    ids=["shipped kind", "causal", "global"],
+)
+@pytest.mark.parametrize(
+    "sizes", [[10**9], [5120], [1, 7, 1601, 333, 12000, 160]], ids=["whole", "even", "odd"]
+)
+def test_a_stream_gives_what_the_whole_gives_under_the_same_chunks(rate, change, sizes):
+    network = encoder(replace(SMALL, frame_rate=rate, **change))
+    waveform = speech(40123)
+    whole = at_once(network, waveform)
+    assert len(whole) == 40123 // network.hop
+    assert (streamed(network, waveform, sizes) - whole).abs().max() < 1e-4
+
+
+def test_single_samples_make_the_same_stream():
+    network = encoder(replace(SMALL, frame_rate=25))
+    waveform = speech(6000)
+    whole = at_once(network, waveform)
+    assert (streamed(network, waveform, [1]) - whole).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [25, 50])
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 319, 320, 640, 1279, 1280, 1281, 2560, 2719])
+def test_streams_that_end_anywhere_have_the_frames_of_the_whole(rate, samples):
+    network = encoder(replace(SMALL, frame_rate=rate))
+    waveform = speech(samples)
+    whole = at_once(network, waveform)[: samples // network.hop]
+    heard = streamed(network, waveform, [100])
+    assert len(heard) == samples // network.hop == len(whole)
+    assert torch.allclose(heard, whole, atol=1e-4)
+
+
+def test_all_of_the_past_may_stay_visible():
+    network, waveform = encoder(), speech(20000)
+    chunks = Chunks(5, None)
+    whole = at_once(network, waveform, chunks)
+    assert (streamed(network, waveform, [999], chunks) - whole).abs().max() < 1e-4
+    assert (at_once(network, waveform, Chunks(5, 1)) - whole).abs().max() > 1e-2
+
+
+def test_a_chunk_comes_as_soon_as_the_look_ahead_beyond_it_was_heard():
+    network = encoder(replace(SMALL, frame_rate=25))
+    stream = EncoderStream(network, CHUNKS)
+    needed = 4 * 640 + 600
+    assert stream.push(speech(needed - 1)) == []
+    assert [chunk.shape[1] for chunk in stream.push(torch.zeros(1))] == [4]
+
+
+def test_the_state_stops_growing():
+    network = encoder(replace(SMALL, frame_rate=25))
+    stream = EncoderStream(network, CHUNKS)
+
+    def held() -> int:
+        tensors = [stream._features, stream._front_end._samples, *stream._front_end._inputs]
+        for block in stream._blocks:
+            tensors += [block.keys, block.values, block.frames]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+    sizes = []
+    for _ in range(12):
+        stream.push(speech(16000))
+        sizes.append(held())
+    assert len(set(sizes[3::4])) == 1  # 25 frames a second, 4 a chunk: alike every 4 seconds
+
+
+def test_the_same_sound_is_encoded_alike_after_an_hour():
+    network = encoder(replace(SMALL, frame_rate=25, normalization="global"))
+    waveform = speech(4 * 640 * 3)  # whole chunks: every repetition is cut alike
+    stream = EncoderStream(network, CHUNKS)
+    early, late = [], []
+    for repetition in range(40):
+        chunks = stream.push(waveform)
+        early, late = (chunks if repetition == 5 else early), chunks
+        if repetition == 20:
+            stream._num_encoded += 25 * 3600 // 4 * 4  # as if an hour lay between
+            stream._num_samples += 25 * 3600 // 4 * 4 * 640
+    assert len(early) == len(late) == 3
+    for before, after in zip(early, late, strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_full_context_is_untouched_by_learning_to_stream():
+    plain = encoder(replace(SMALL, streaming=None))
+    able = encoder()
+    able.load_state_dict(plain.state_dict(), strict=False)
+    waveform, lengths = speech(16000)[None], torch.tensor([16000])
+    assert torch.equal(plain(waveform, lengths).features, able(waveform, lengths).features)
+
+
+def test_an_encoder_that_cannot_stream_says_what_to_do():
+    with pytest.raises(ModelError, match="fine-tune it with `streaming`"):
+        EncoderStream(encoder(replace(SMALL, streaming=None)), CHUNKS)
+
+
+def test_chunks_follow_from_seconds_and_are_refused_beyond_what_was_trained():
+    streaming = StreamingConfig(min_chunk_seconds=0.16, max_chunk_seconds=1.0, left_seconds=2.4)
+    assert streaming.chunks(0.32, 25) == Chunks(8, 8)
+    assert streaming.chunks(0.32, 50) == Chunks(16, 8)
+    with pytest.raises(ConfigError, match="between 0.16 and 1.0"):
+        streaming.chunks(2.0, 25)
+    with pytest.raises(ConfigError, match="max_chunk_seconds"):
+        StreamingConfig(min_chunk_seconds=1.0, max_chunk_seconds=0.5)
+    assert PRESETS["tiny"].streaming is None
