@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,62 +22,87 @@ GLOBAL_MEAN, GLOBAL_STD = -6.0, 4.0
 class RunningStatistics(nn.Module):
     """Normalise log-mel frames by mean and variance of the frames so far, forgetting slowly.
 
-    Only frames near the loudest level count: through a pause the statistics stay those of speech,
-    where those of the noise would make it look like speech. What is known before anything was
-    heard, mean and deviation of speech in general, weighs as much as `PRIOR_SECONDS` of it.
+    Speech and its short pauses count, long pauses do not: through them the statistics stay those
+    of speech, where those of the noise would make it look like speech. What is known before
+    anything was heard, the statistics of the training data, weighs as much as `PRIOR_SECONDS`.
 
     Args:
         num_mels: Mel channels F.
     """
 
-    PRIOR_SECONDS = 2.0
+    PRIOR_SECONDS = 1.0
     MEMORY_SECONDS = 20.0
     """Time constant of forgetting."""
-    RANGE = 5.0
-    """Frames count down to this far below the loudest level (nats of mean log energy; 22 dB)."""
+    RANGE = 6.0
+    """Speech is down to this far below the loudest level (nats of mean log energy; 26 dB)."""
     PEAK_DECAY = 0.02
     """How fast the loudest level is forgotten (nats per second)."""
+    HANGOVER_SECONDS = 1.0
+    """For so long after speech frames still count."""
     _BLOCK = 1000  # frames; their decay stays far from the limits of float32
+    _LONG_AGO = 1e6  # frames
 
     mean: Tensor
     std: Tensor
+    peak: Tensor
 
     def __init__(self, num_mels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.full((num_mels,), GLOBAL_MEAN))
         self.register_buffer("std", torch.full((num_mels,), GLOBAL_STD))
+        self.register_buffer("peak", torch.tensor(GLOBAL_STD))  # above the mean
+
+    @torch.no_grad()
+    def fit(self, utterances: Sequence[Tensor]) -> None:
+        """Take what is known beforehand from log-mel frames (T, F) of utterances."""
+        frames = torch.cat(list(utterances))
+        self.mean.copy_(frames.mean(dim=0))
+        self.std.copy_(frames.std(dim=0))
+        peaks = [(x - self.mean).mean(dim=1).max() for x in utterances if len(x)]
+        self.peak.copy_(torch.stack(peaks).mean())
 
     def start(self, batch: int) -> Tensor:
-        """Return the state (B, 1, 2 F + 2) before anything was heard."""
-        state = self.mean.new_zeros(batch, 1, 2 * len(self.mean) + 2)
-        weight = 100.0 * self.PRIOR_SECONDS
-        state[:, :, 1] = weight
-        state[:, :, 2 + len(self.mean) :] = weight * self.std.square()
+        """Return the state (B, 1, 2 F + 3) before anything was heard.
+
+        The loudest level, the frames since speech, and three decaying sums over frames: how many,
+        their values, the squares of their values.
+        """
+        num_mels = len(self.mean)
+        state = self.mean.new_zeros(batch, 1, 2 * num_mels + 3)
+        state[:, :, 0] = self.peak
+        state[:, :, 1] = self._LONG_AGO
+        state[:, :, 2] = weight = 100.0 * self.PRIOR_SECONDS
+        state[:, :, 3 + num_mels :] = weight * self.std.square()
         return state
 
     def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next frames mel (B, T, F) normalised, and the state after them."""
         normalized = []
         for block in mel.split(self._BLOCK, dim=1):
-            frames, state = self._block(block, state)
-            normalized.append(frames)
+            if block.shape[1]:
+                frames, state = self._block(block, state)
+                normalized.append(frames)
         return torch.cat(normalized, 1) if normalized else mel, state
 
     def _block(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         frames, num_mels = mel.shape[1:]
         x = mel - self.mean  # around the prior: its squares keep their precision
         level = x.mean(dim=2, keepdim=True)  # (B, T, 1)
-        slope = self.PEAK_DECAY / 100 * torch.arange(1, frames + 1, device=mel.device)[:, None]
+        steps = torch.arange(1, frames + 1, device=mel.device, dtype=mel.dtype)[:, None]
+        slope = self.PEAK_DECAY / 100 * steps
         peak = torch.maximum((level + slope).cummax(dim=1).values, state[:, :, :1]) - slope
-        counts = (level > peak - self.RANGE).to(mel.dtype)
+        spoken = torch.where(level > peak - self.RANGE, steps, -state[:, :, 1:2])
+        since = steps - spoken.cummax(dim=1).values  # frames
+        counts = (since <= 100 * self.HANGOVER_SECONDS).to(mel.dtype)
         # S[t] = a^counts[t] S[t - 1] + counts[t] (1, x[t], x[t]^2), with all the powers taken out.
         powers = torch.exp(counts.cumsum(dim=1) / (100.0 * self.MEMORY_SECONDS))
         new = torch.cat([torch.ones_like(level), x, x.square()], 2) * (counts * powers)
-        sums = (new.cumsum(dim=1) + state[:, :, 1:]) / powers
+        sums = (new.cumsum(dim=1) + state[:, :, 2:]) / powers
         weight, first, second = sums.split([1, num_mels, num_mels], dim=2)
         mean = first / weight
         variance = (second / weight - mean.square()).clamp(min=0.0)
-        after = torch.cat([peak[:, -1:], sums[:, -1:]], 2)
+        since = since[:, -1:].clamp(max=self._LONG_AGO)
+        after = torch.cat([peak[:, -1:], since, sums[:, -1:]], 2)
         return (x - mean) * torch.rsqrt(variance + 1e-2), after
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from speechjepa.models.encoder import Encoder
+from speechjepa.models.speech_encoder import SpeechEncoder
+from speechjepa.nn.transformer import Chunks
 
 
 class CtcModel(nn.Module):
@@ -42,6 +46,11 @@ class CtcModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             x = self.head(self.dropout(features.float()))  # (B, T, V * upsample)
         return x.reshape(x.shape[0], x.shape[1] * self.upsample, self.vocabulary_size)
+
+    def in_chunks(self, waveform: Tensor, lengths: Tensor, chunks: Chunks) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, each frame having heard no more than it would on a stream."""
+        output = cast(SpeechEncoder, self.encoder).encode_in_chunks(waveform, lengths, chunks)
+        return self.head_logits(output.features), output.lengths * self.upsample
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, T, V) float32 and their lengths (B,) of waveform (B, S)."""

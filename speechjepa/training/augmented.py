@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -10,6 +10,7 @@ from speechjepa.audio.augment import mask_features, perturb_speed
 from speechjepa.data.batches import Batch
 from speechjepa.models.encoder import Encoder, EncoderOutput
 from speechjepa.training.config import FinetuneConfig
+from speechjepa.training.streaming import draw_chunks, draw_gain
 
 
 def encode_augmented(
@@ -30,9 +31,15 @@ def encode_augmented(
     if config.speed_perturbation:
         waveform, lengths = perturb_speed(waveform, lengths, config.speed_perturbation, generator)
     rate = 16000 / encoder.hop  # frames per second
+    chunked: dict[str, Any] = {}
+    if config.streaming is not None:
+        waveform = waveform * draw_gain(generator)
+        chunks = draw_chunks(config.streaming, rate, generator)
+        chunked = {} if chunks is None else {"chunks": chunks}
     learns = torch.is_grad_enabled()
     with torch.set_grad_enabled(learns and not (frozen or bool(config.freeze_feature_encoder))):
-        features, frames = encoder.extract_features(waveform, lengths)
+        streams = {"streaming": True} if chunked else {}
+        features, frames = encoder.extract_features(waveform, lengths, **streams)
     features = mask_features(
         features,
         frames,
@@ -43,4 +50,4 @@ def encode_augmented(
         generator=generator,
     )
     with torch.set_grad_enabled(learns and not frozen):
-        return encoder.contextualize(features, frames)
+        return encoder.contextualize(features, frames, **chunked)

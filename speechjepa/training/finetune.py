@@ -24,6 +24,7 @@ from speechjepa.models.bundle import (
 )
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder, EncoderOutput
+from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.training.augmented import encode_augmented
@@ -56,6 +57,7 @@ from speechjepa.training.schedule import (
     set_learning_rate,
     tri_stage,
 )
+from speechjepa.training.streaming import dev_chunks, dev_error, learn_to_stream
 
 logger = logging.getLogger(__name__)
 
@@ -214,8 +216,13 @@ class FinetuneModule(RecordingModule):
         rates = self.measure(self.dev_data)
         self.record({"dev/cer": rates.cer, "dev/wer": rates.wer})
         self.doctor.heard(step, rates.cer)
-        if rates.cer < self.best["cer"]:
-            self._keep({"cer": rates.cer, "wer": rates.wer, "step": step})
+        found = {"cer": rates.cer, "wer": rates.wer, "step": step}
+        chunks = dev_chunks(self.encoder)
+        if chunks is not None:
+            found["cer_streaming"] = self.measure(self.dev_data, chunks).cer
+            self.record({"dev/cer_streaming": found["cer_streaming"]})
+        if dev_error(found) < dev_error(self.best):
+            self._keep(found)
         readings = (step - self.best["step"]) // cast(int, self.config.evaluate_every)
         if self.config.patience is not None and readings >= self.config.patience:
             logger.info("no better dev CER in %d readings: stopping at step %d", readings, step)
@@ -227,11 +234,12 @@ class FinetuneModule(RecordingModule):
         self.best = best
         self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
-    def measure(self, data: LabelledItems) -> Any:
-        """Return greedy error rates on (an even sample of) labelled items."""
+    def measure(self, data: LabelledItems, chunks: Chunks | None = None) -> Any:
+        """Return greedy error rates on (an even sample of) labelled items, perhaps in chunks."""
         self.model.eval()
+        most = self.config.max_dev_utterances
         with autocast(self.device, self.precision_name):
-            rates = greedy_error_rates(self.model, data, self.config.max_dev_utterances)
+            rates = greedy_error_rates(self.model, data, most, chunks)
         self.model.train()
         return rates
 
@@ -288,6 +296,7 @@ def finetune(
         frame_rate=16000 / network.hop,
         waveform_front_end=network.hears_waveform,
     )
+    config = learn_to_stream(config, network, data.items)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     start = _start_head(model, data, init, config)

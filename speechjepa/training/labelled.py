@@ -14,6 +14,7 @@ from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 from speechjepa.metrics.error_rate import ErrorRates, error_rates
 from speechjepa.models.ctc import CtcModel
+from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import frames_needed
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.text.vocabulary import Vocabulary
@@ -84,14 +85,22 @@ def leave_out_misfits(data: LabelledItems, model: CtcModel, doctor: CtcDoctor) -
 
 
 @torch.no_grad()
-def greedy_error_rates(model: CtcModel, data: LabelledItems, most: int) -> ErrorRates:
-    """Return error rates of greedy decoding on at most `most` utterances, evenly spaced."""
+def greedy_error_rates(
+    model: CtcModel, data: LabelledItems, most: int, chunks: Chunks | None = None
+) -> ErrorRates:
+    """Return error rates of greedy decoding on at most `most` utterances, evenly spaced.
+
+    With `chunks`, each frame has heard no more than it would on a stream.
+    """
     device = next(model.parameters()).device
     used = list(range(0, len(data.items), max(1, -(-len(data.items) // most))))
     hypotheses = [""] * len(used)
     for rows in BatchPlan(data.items.lengths[used], 120.0).epoch(0):
         batch = collate([data.items[(used[r], 0)] for r in rows]).to(device)
-        logits, lengths = model(batch.waveform, batch.lengths)
+        if chunks is None:
+            logits, lengths = model(batch.waveform, batch.lengths)
+        else:
+            logits, lengths = model.in_chunks(batch.waveform, batch.lengths, chunks)
         best = logits.argmax(dim=-1).cpu()
         for row, place in enumerate(rows):
             path = best[row, : int(lengths[row])].tolist()
