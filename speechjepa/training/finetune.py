@@ -316,9 +316,8 @@ def finetune(
     except CollapseError as error:
         if not module.best_weights:
             raise
-        bundle = _finish(module, text, training, run_dir)
-        kept = f"The best state before that, of step {module.best['step']}, is kept: {bundle}"
-        raise CollapseError(f"{error} {kept}") from None
+        kept = f"The best state before that, of step {module.best['step']}, is kept"
+        raise CollapseError(f"{error} {kept}: {_finish(module, text, training, run_dir)}") from None
     return _finish(module, text, training, run_dir)
 
 
