@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from speechjepa.models.bundle import Bundle
 
 EPILOG = """\
-SRC is a folder of this project or of transformers, or the hub's OWNER/NAME. Wav2Vec2, XLS-R, MMS,
-HuBERT, WavLM and data2vec-audio are read, for pretraining, encoder only, and CTC. Every command
-takes such a folder as its model too; converting once saves the reading.
+SRC is one of
+  a folder or run of this project;
+  a folder of transformers, or the hub's OWNER/NAME: Wav2Vec2, XLS-R, MMS (say --language), HuBERT,
+  WavLM, data2vec-audio, for pretraining, encoder only, and CTC; not Wav2Vec2-BERT, whose input and
+  blocks are others;
+  a checkpoint file of fairseq or torchaudio (.pt, .pth, .bin, .safetensors): wav2vec 2.0, HuBERT,
+  WavLM. The symbols of a CTC head come from dict.ltr.txt or vocab.json beside the file.
+Nothing in a checkpoint is executed. Every command takes such a SRC as its model too, and training
+as its --init; converting once saves the reading.
 
   speechjepa convert facebook/mms-1b-all mms-swahili --language swh
+  speechjepa convert xlsr_53_56k.pt xlsr
   speechjepa convert runs/my_language for_transformers --to hf
   speechjepa convert runs/my_language for_onnxruntime --to onnx --int8
 
@@ -29,7 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="folder, run, or OWNER/NAME of the hub")
+    parser.add_argument(
+        "source", metavar="SRC", help="folder, run, checkpoint file, or OWNER/NAME of the hub"
+    )
     parser.add_argument("target", metavar="DST", type=Path, help="folder to write; must be new")
     parser.add_argument(
         "--to",
@@ -43,14 +56,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="with --to onnx: weights of the blocks in 8 bits, a quarter of the size",
     )
     parser.add_argument("--language", metavar="CODE", help="which adapter, where there are several")
+    parser.add_argument(
+        "--heads",
+        type=int,
+        metavar="N",
+        help="attention heads of a checkpoint file; needed where it does not say and no published "
+        "model is as wide",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder; return 0."""
     from speechjepa.errors import ConfigError, DataError
-    from speechjepa.inference.model import load
     from speechjepa.models.bundle import save_bundle
-    from speechjepa.models.published import read_published
     from speechjepa.models.published_write import write_published
 
     if args.int8 and args.to != "onnx":
@@ -58,10 +76,7 @@ def run(args: argparse.Namespace) -> int:
     target: Path = args.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError("is there already; name another folder", path=target)
-    source = Path(args.source)
-    if not source.exists() and args.source.count("/") == 1:
-        source = _fetch(args.source)
-    bundle = load(source).bundle if args.language is None else read_published(source, args.language)
+    bundle = _read(args)
     if args.to == "hf":
         write_published(bundle, target)
     elif args.to == "onnx":
@@ -80,6 +95,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"the language model stays in {bundle.path}", file=sys.stderr)
     print(target)
     return 0
+
+
+def _read(args: argparse.Namespace) -> Bundle:
+    from speechjepa.errors import ConfigError
+    from speechjepa.inference.model import load
+    from speechjepa.models.published_files import read_checkpoint_file
+
+    source = Path(args.source)
+    if args.heads is not None:
+        if not source.is_file():
+            raise ConfigError("--heads goes with a checkpoint file, of fairseq or torchaudio")
+        return read_checkpoint_file(source, args.heads)
+    if not source.exists() and args.source.count("/") == 1:
+        source = _fetch(args.source)
+    return load(source, language=args.language).bundle
 
 
 def _fetch(name: str) -> Path:

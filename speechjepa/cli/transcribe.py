@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     device = _device(args.device)
-    model = load(args.model, device=device)
+    model = load(args.model, device=device, language=args.language)
     num_failed = num_done = 0
     with _progress() as (on_start, on_progress, on_end):
         outcomes = transcribe_files(

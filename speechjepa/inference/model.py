@@ -202,17 +202,20 @@ class SpeechModel:
         return waveform.to(self.device, torch.float32), lengths.to(self.device, torch.int64)
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel:
-    """Load a model from its bundle folder.
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", language: str | None = None
+) -> SpeechModel:
+    """Load a model from its bundle folder, or from a checkpoint that others published.
 
     Args:
         path: The folder, or a run's folder that holds `self_training/bundle`, `finetune/bundle` or
             `pretrain/bundle`;
             "shipped" is the model that comes with the package, which writes phones.
         device: "cpu", "cuda", ...
+        language: Which adapter and vocabulary, of a published checkpoint with several (MMS).
 
     Raises:
-        ModelError: There is no readable bundle, or no such device.
+        ModelError: There is no readable bundle, no such device, or no such language.
     """
     path = Path(path)
     if path == Path("shipped") and not path.exists():
@@ -227,4 +230,4 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> SpeechModel
             if (path / stage / "bundle" / "config.json").exists():
                 path = path / stage / "bundle"
                 break
-    return SpeechModel(load_bundle(path), device)
+    return SpeechModel(load_bundle(path, language), device)

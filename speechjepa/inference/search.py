@@ -121,7 +121,7 @@ def _hypothesis(
     frames = [
         frame
         for frame, token_id in enumerate(path[:num_frames])
-        if token_id != vocabulary.blank_id and (frame == 0 or token_id != path[frame - 1])
+        if token_id not in vocabulary.silent_ids and (frame == 0 or token_id != path[frame - 1])
     ]
     return Hypothesis(
         text=vocabulary.decode_ctc(path),

@@ -16,6 +16,7 @@ from torch import nn
 
 from speechjepa.config import from_dict, to_dict
 from speechjepa.errors import ConfigError, ModelError, SpeechJepaError
+from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.pretraining import (
@@ -168,18 +169,28 @@ def update_bundle(folder: Path, **entries: Any) -> None:
     os.replace(partial, path)
 
 
-def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle, or a folder that `transformers` wrote (`speechjepa.models.published`).
+def load_bundle(folder: str | Path, language: str | None = None) -> Bundle:
+    """Read a bundle, a folder that `transformers` wrote, or a file of fairseq or torchaudio.
+
+    Args:
+        folder: The folder or file (`speechjepa.models.published`, `published_files`).
+        language: Which adapter and vocabulary of a published checkpoint that has several.
 
     Raises:
         ModelError: It is not a bundle, or not a readable one; the message says what is missing.
     """
     folder = Path(folder)
+    if folder.is_file() and folder.suffix in CHECKPOINT_SUFFIXES:
+        from speechjepa.models.published_files import read_checkpoint_file  # needs this module
+
+        if language is not None:
+            raise ModelError(f"{folder}: has no languages to choose from; leave the language out")
+        return read_checkpoint_file(folder)
     content = _parse_config(folder)
     if is_published(content):
         from speechjepa.models.published import read_published  # which needs this module
 
-        return read_published(folder)
+        return read_published(folder, language)
     entry = _checked(content, folder)
     where = str(folder / CONFIG_FILE)
     try:
@@ -227,7 +238,10 @@ def _parse_config(folder: Path) -> Any:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         what = "this is a file" if folder.exists() else "there is no such folder"
-        raise ModelError(f"{folder}: {what}; a model is a folder with {CONFIG_FILE}")
+        raise ModelError(
+            f"{folder}: {what}; a model is a folder with {CONFIG_FILE}, or a checkpoint of fairseq "
+            f"or torchaudio ({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

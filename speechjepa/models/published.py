@@ -6,18 +6,17 @@ Wav2Vec2, XLS-R, MMS (one language at a time), HuBERT, WavLM and data2vec-audio;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from speechjepa.errors import ConfigError, ModelError
+from speechjepa.config import from_dict
+from speechjepa.errors import ConfigError, DataError, ModelError
 from speechjepa.models.bundle import CONFIG_FILE, Bundle
+from speechjepa.models.checkpoint_files import read_json, read_tensors
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from speechjepa.text.languages import match_language, nearest_languages, standard_tag
@@ -31,6 +30,12 @@ FAMILIES = {
     "wavlm": "wavlm.",
 }
 """`model_type` -> what the encoder's tensors begin with where there is a head."""
+ELSEWHERE = {
+    "wav2vec2-bert": "it hears 160 filterbank channels that its own processor computes, not "
+    "samples, and its blocks are conformers with relative keys: another encoder, which is not here",
+    "wav2vec2-conformer": "its blocks are conformers: another encoder, which is not here",
+}
+"""`model_type` -> why a relative of the family is not read."""
 LEFT_BEHIND = ("quantizer.", "project_hid.", "project_q.", "lm_head.", "masked_spec_embed")
 """Beginnings of tensors that the encoder has no use for, or that are read apart."""
 SIZES = {
@@ -107,39 +112,106 @@ def read_published(folder: str | Path, language: str | None = None) -> Bundle:
         ModelError: It is of another kind, something is missing, or there is no such language.
     """
     folder = Path(folder)
-    settings = _read_json(folder / CONFIG_FILE)
+    settings = read_json(folder / CONFIG_FILE)
     family = settings.get("model_type")
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise ModelError(f"{folder}: is of the type {family!r}; those that can be read: {known}")
-    tensors = {_modern(key): value for key, value in _read_tensors(folder).items()}
+        reason = f" ({ELSEWHERE[family]})" if family in ELSEWHERE else ""
+        raise ModelError(
+            f"{folder}: is of the type {family!r}{reason}; those that can be read: {known}"
+        )
+    tensors = {modern_name(key): value for key, value in _read_tensors(folder).items()}
     if settings.get("adapter_attn_dim") is not None:
         tensors |= _adapter(folder, language)
-    elif language is not None and _languages(folder):
-        raise ModelError(f"{folder}: has vocabularies by language, but no adapters")
-    encoder = Wav2Vec2(_sizes(folder, settings, tensors))
-    _fill(encoder, tensors, FAMILIES[family], folder)
-    bundle = Bundle(encoder=encoder.eval(), path=folder)
+    elif language is not None:
+        raise ModelError(
+            f"{folder}: has no adapters for languages, so none can be chosen: it writes what it "
+            f"was trained on, whether that is {language!r} or not; leave the language out"
+        )
+    prefix = FAMILIES[family]
+    bare = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    encoder = filled_encoder(_sizes(folder, settings), bare, folder)
+    bundle = Bundle(encoder=encoder, path=folder)
     bundle.training = {"published": {"model_type": family, "name": folder.name}}
     if "lm_head.weight" in tensors:
-        bundle.vocabulary, order = _vocabulary(folder, language, settings)
-        bundle.text = _text(bundle.vocabulary)
+        ids = _symbols(folder, language)
+        blank = settings.get("pad_token_id", 0)
+        add_head(bundle, tensors, order_vocabulary(ids, blank, folder / "vocab.json"), folder)
         bundle.languages = () if language is None else (standard_tag(language) or language,)
-        bundle.ctc = CtcModel(encoder, len(order)).eval()
-        if len(tensors["lm_head.weight"]) != len(order):
-            raise ModelError(
-                f"{folder}: vocab.json has {len(order)} symbols, but the head "
-                f"{len(tensors['lm_head.weight'])}"
-            )
-        with torch.no_grad():
-            bundle.ctc.head.weight.copy_(tensors["lm_head.weight"][order])
-            bundle.ctc.head.bias.copy_(tensors["lm_head.bias"][order])
     return bundle
 
 
-def _sizes(
-    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> Wav2Vec2Config:
+def filled_encoder(config: Wav2Vec2Config, tensors: Mapping[str, Tensor], where: Path) -> Wav2Vec2:
+    """Return an encoder with these weights; nothing may be missing and nothing left over.
+
+    Args:
+        config: Sizes, compared with the weights before any memory is taken.
+        tensors: By the names of `transformers`, float16 or float32.
+        where: The checkpoint, for messages.
+
+    Raises:
+        ModelError: The weights are not those of such an encoder.
+    """
+    if config.num_layers > len(tensors):
+        raise ModelError(f"{where}: {config.num_layers} blocks, but only {len(tensors)} tensors")
+    try:
+        with torch.device("meta"):
+            encoder = Wav2Vec2(config)
+    except RuntimeError as error:  # more than 2^63 bytes
+        raise ModelError(f"{where}: no model has such sizes: {error}") from error
+    wanted = {published_name(name): name for name in encoder.state_dict()}
+    found = {name: tensors[theirs] for theirs, name in wanted.items() if theirs in tensors}
+    missing = sorted(set(wanted.values()) - set(found) - {"mask_embedding"})
+    surplus = sorted(
+        key for key in tensors if key not in wanted and not key.startswith(LEFT_BEHIND)
+    )
+    if missing or surplus:
+        what = f"lacks {published_name(missing[0])}" if missing else f"has {surplus[0]}"
+        raise ModelError(
+            f"{where}: {what}, which does not go with the sizes that it is said to have "
+            f"({len(missing)} missing, {len(surplus)} left over)"
+        )
+    for name, parameter in encoder.state_dict().items():
+        if name in found and found[name].shape != parameter.shape:
+            raise ModelError(
+                f"{where}: {published_name(name)} must be {tuple(parameter.shape)} by the sizes "
+                f"that it is said to have, but is {tuple(found[name].shape)} instead"
+            )
+    # Copies: what was read may be the file itself, and the file may change.
+    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in found.items()}
+    # Checkpoints that were never trained with masks have no embedding for them.
+    copies.setdefault("mask_embedding", torch.rand(config.width))
+    encoder.load_state_dict(copies, assign=True)
+    return encoder.eval()
+
+
+def add_head(
+    bundle: Bundle,
+    tensors: Mapping[str, Tensor],
+    symbols: tuple[Vocabulary, list[int]],
+    where: Path,
+) -> None:
+    """Give a bundle its CTC head, and the vocabulary and text of it.
+
+    Raises:
+        ModelError: The head has not one row for each symbol.
+    """
+    vocabulary, order = symbols
+    weight, bias = tensors["lm_head.weight"], tensors.get("lm_head.bias")
+    expected = (len(order), bundle.encoder.width)
+    if tuple(weight.shape) != expected or bias is None or tuple(bias.shape) != expected[:1]:
+        raise ModelError(
+            f"{where}: the head must be {expected}, {len(order)} symbols and as wide as the "
+            f"encoder, but is {tuple(weight.shape)} instead"
+        )
+    bundle.vocabulary, bundle.text = vocabulary, _text(vocabulary)
+    bundle.ctc = CtcModel(bundle.encoder, len(order)).eval()
+    with torch.no_grad():
+        bundle.ctc.head.weight.copy_(weight[order])
+        bundle.ctc.head.bias.copy_(bias[order])
+
+
+def _sizes(folder: Path, settings: Mapping[str, Any]) -> Wav2Vec2Config:
     if settings.get("conv_pos_batch_norm"):
         raise ModelError(f"{folder}: a batch norm in its positions cannot be read")
     if settings.get("add_adapter"):
@@ -149,58 +221,31 @@ def _sizes(
             raise ModelError(f"{folder}: `{name}` must be gelu, but is {settings[name]!r} instead")
     preprocessor = folder / "preprocessor_config.json"
     # Where nothing is said, waveforms are normalised: that is the default of the processor.
-    normalize = (
-        _read_json(preprocessor).get("do_normalize", True) if preprocessor.exists() else True
-    )
-    values: dict[str, Any] = {}
+    normalize = read_json(preprocessor).get("do_normalize", True) if preprocessor.exists() else True
+    is_data2vec = settings["model_type"] == "data2vec-audio"
+    is_wavlm = settings["model_type"] == "wavlm"
+    kernel = "conv_pos_kernel_size" if is_data2vec else "num_conv_pos_embeddings"
+    where = str(folder / CONFIG_FILE)
     try:
-        for ours, theirs in SIZES.items():
-            value = settings[theirs]
-            values[ours] = tuple(value) if isinstance(value, list) else value
-        is_data2vec = settings["model_type"] == "data2vec-audio"
-        is_wavlm = settings["model_type"] == "wavlm"
-        kernel = "conv_pos_kernel_size" if is_data2vec else "num_conv_pos_embeddings"
-        return Wav2Vec2Config(
-            **values,
-            conv_norm="layer" if is_data2vec else settings["feat_extract_norm"],
-            pre_norm=bool(settings.get("do_stable_layer_norm", False)),
-            position_kernel=settings[kernel],
-            position_layers=settings["num_conv_pos_embeddings"] if is_data2vec else None,
-            bias_buckets=settings["num_buckets"] if is_wavlm else None,
-            bias_distance=settings["max_bucket_distance"] if is_wavlm else 800,
-            feature_norm=bool(settings.get("feat_proj_layer_norm", True)),
-            adapter_width=settings.get("adapter_attn_dim"),
-            normalize_waveform=bool(normalize),
-        )
+        values = {ours: settings[theirs] for ours, theirs in SIZES.items()} | {
+            "conv_norm": "layer" if is_data2vec else settings["feat_extract_norm"],
+            "pre_norm": settings.get("do_stable_layer_norm", False),
+            "position_kernel": settings[kernel],
+            "position_layers": settings["num_conv_pos_embeddings"] if is_data2vec else None,
+            "bias_buckets": settings["num_buckets"] if is_wavlm else None,
+            "bias_distance": settings["max_bucket_distance"] if is_wavlm else 800,
+            "feature_norm": settings.get("feat_proj_layer_norm", True),
+            "adapter_width": settings.get("adapter_attn_dim"),
+            "normalize_waveform": normalize,
+        }
+        return from_dict(Wav2Vec2Config, values, where=where)
     except KeyError as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: lacks `{error.args[0]}`") from error
-    except (ConfigError, TypeError) as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+        raise ModelError(f"{where}: lacks `{error.args[0]}`") from error
+    except ConfigError as error:  # names the file
+        raise ModelError(str(error)) from error
 
 
-def _fill(encoder: Wav2Vec2, tensors: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
-    """Put every tensor where it belongs; nothing may be missing and nothing left over."""
-    bare = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    wanted = {published_name(name): name for name in encoder.state_dict()}
-    found = {name: bare[theirs] for theirs, name in wanted.items() if theirs in bare}
-    # Checkpoints that were never trained with masks have no embedding for them.
-    found.setdefault("mask_embedding", encoder.mask_embedding.detach())
-    missing = sorted(set(wanted.values()) - set(found))
-    known = {*wanted, *(key for key in bare if key.startswith(LEFT_BEHIND))}
-    surplus = sorted(set(bare) - known)
-    if missing or surplus:
-        what = f"lacks {published_name(missing[0])}" if missing else f"has {surplus[0]}"
-        raise ModelError(
-            f"{folder}: {what}, which does not go with its config.json "
-            f"({len(missing)} missing, {len(surplus)} left over)"
-        )
-    try:
-        encoder.load_state_dict(found)
-    except RuntimeError as error:
-        raise ModelError(f"{folder}: the weights do not fit config.json: {error}") from error
-
-
-def _modern(key: str) -> str:
+def modern_name(key: str) -> str:
     """Return a tensor's name as it is written today: weight norm had others once."""
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         if key.endswith(f"pos_conv_embed.conv.{old}"):
@@ -214,31 +259,13 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
     ):
         if (folder / index_name).exists():
-            parts = sorted(set(_read_json(folder / index_name).get("weight_map", {}).values()))
+            parts = sorted(set(read_json(folder / index_name).get("weight_map", {}).values()))
         elif (folder / name).exists():
             parts = [name]
         else:
             continue
-        return _join(read_tensors(folder / Path(part).name) for part in parts)
+        return _join(read_tensors(folder / Path(str(part)).name) for part in parts)
     raise ModelError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors; nothing in it is executed.
-
-    Raises:
-        ModelError: It cannot be read, or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: the weights cannot be read: {error}") from error
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ...
-        raise ModelError(
-            f"{path}: holds more than tensors, or is damaged, and is not read: {error}"
-        ) from error
 
 
 def _join(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -248,7 +275,7 @@ def _join(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _languages(folder: Path) -> list[str]:
     """Return the languages that have a vocabulary of their own."""
     path = folder / "vocab.json"
-    vocabulary = _read_json(path) if path.exists() else {}
+    vocabulary = read_json(path) if path.exists() else {}
     return [key for key, value in vocabulary.items() if isinstance(value, dict)]
 
 
@@ -262,7 +289,11 @@ def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
     if language is None:
         if not files:  # the adapters of its one language are in the model itself
             return {}
-        raise ModelError(f"{folder}: say which language: {', '.join(sorted(files))}")
+        codes = ", ".join(sorted(files)[:20]) + (", ..." if len(files) > 20 else "")
+        raise ModelError(
+            f"{folder}: say which language: {codes}. Where none can be given, convert it first: "
+            "`speechjepa convert SRC DST --language CODE`"
+        )
     found = match_language(language, sorted(files))
     if found is None:
         raise ModelError(f"{folder}: has no adapter for {language!r}; {_others(language, files)}")
@@ -272,32 +303,46 @@ def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
 def _others(language: str | None, known: Iterable[str]) -> str:
     codes = sorted(known)
     close = nearest_languages(language or "", codes)
-    return f"the nearest: {', '.join(close)}" if close else f"it has {', '.join(codes) or 'none'}"
+    if close:
+        return f"the nearest: {', '.join(close)}"
+    listed = ", ".join(codes[:20]) + (", ..." if len(codes) > 20 else "")
+    return f"it has {listed or 'none'}"
 
 
-def _vocabulary(
-    folder: Path, language: str | None, settings: Mapping[str, Any]
-) -> tuple[Vocabulary, list[int]]:
-    """Return the vocabulary with the blank first, and where each symbol is in the head."""
+def _symbols(folder: Path, language: str | None) -> dict[str, int]:
+    """Return {symbol: row of the head} of the language."""
     path = folder / "vocab.json"
     if not path.exists():
         raise ModelError(f"{folder}: has a CTC head, but no vocab.json that says what it writes")
-    ids = _read_json(path)
+    ids = read_json(path)
     if _languages(folder):
         found = None if language is None else match_language(language, sorted(ids))
         if found is None:
             raise ModelError(f"{path}: no vocabulary for {language!r}; {_others(language, ids)}")
-        ids = ids[found]
-    blank = settings.get("pad_token_id", 0)
-    symbols = {index: symbol for symbol, index in ids.items()}
-    if blank not in symbols or sorted(symbols) != list(range(len(symbols))):
-        raise ModelError(f"{path}: the ids must be 0 to {len(symbols) - 1}, the blank {blank} too")
+        return ids[found]
+    return ids
+
+
+def order_vocabulary(
+    ids: Mapping[str, int], blank: int, where: Path
+) -> tuple[Vocabulary, list[int]]:
+    """Return the vocabulary with the blank first, and where each symbol is in the head.
+
+    Raises:
+        ModelError: The ids are no such numbers, or there is no word boundary.
+    """
+    symbols = {index: symbol for symbol, index in ids.items() if type(index) is int}
+    if blank not in symbols or set(symbols) != set(range(len(ids))):
+        raise ModelError(f"{where}: the ids must be 0 to {len(ids) - 1}, the blank {blank} too")
     order = [blank, *(index for index in sorted(symbols) if index != blank)]
     names = [BLANK, *(symbols[index] for index in order[1:])]
     names = [WORD_BOUNDARY if name == " " else name for name in names]
     if WORD_BOUNDARY not in names:
-        raise ModelError(f"{path}: has no word boundary {WORD_BOUNDARY!r}")
-    return Vocabulary(names), order
+        raise ModelError(f"{where}: has no word boundary {WORD_BOUNDARY!r}")
+    try:
+        return Vocabulary(names), order
+    except DataError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 def _text(vocabulary: Vocabulary) -> TextConfig:
@@ -306,13 +351,3 @@ def _text(vocabulary: Vocabulary) -> TextConfig:
     if letters and all(letter == letter.upper() for letter in letters):
         return TextConfig(lowercase=False, replacements={s.lower(): s for s in letters})
     return TextConfig(lowercase=not any(letter != letter.lower() for letter in letters))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: must hold one JSON object")
-    return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
@@ -33,6 +34,10 @@ class Vocabulary:
             twice = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
             raise DataError(f"A vocabulary must hold each symbol once; these come twice: {twice}.")
         self.word_boundary_id: int = self._ids[WORD_BOUNDARY]
+        # The blank, and <unk>, </s>, [PAD] of published models: nothing that a text has.
+        self.silent_ids: frozenset[int] = frozenset(
+            i for symbol, i in self._ids.items() if re.fullmatch(r"<.+>|\[.+\]", symbol)
+        )
 
     @classmethod
     def build(cls, texts: Iterable[str]) -> Self:
@@ -88,9 +93,10 @@ class Vocabulary:
     def decode(self, token_ids: Iterable[int]) -> str:
         """Turn token ids into text, repeats included: what `encode` was given.
 
-        Blanks are left out. Use `decode_ctc` for the best symbol of each frame.
+        Blanks are left out, and such symbols as <unk>. Use `decode_ctc` for the best symbol of
+        each frame.
         """
-        text = "".join(self.symbols[i] for i in token_ids if i != self.blank_id)
+        text = "".join(self.symbols[i] for i in token_ids if i not in self.silent_ids)
         return text.replace(WORD_BOUNDARY, " ")
 
     def decode_ctc(self, frame_ids: Iterable[int]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.errors import ConfigError
+from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.shipped import SHIPPED, checksum, fits_shipped, shipped_encoder
 from speechjepa.workflow.corpora import file_fingerprint
 from speechjepa.workflow.recipe import Recipe
@@ -25,6 +26,8 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         return None
     if init == Path("shipped"):
         return shipped_encoder()
+    if init.is_file() and init.suffix in CHECKPOINT_SUFFIXES:
+        return init
     for path in (init, *(init / stage / "bundle" for stage in ("pretrain", "finetune"))):
         if (path / "config.json").exists():
             return path

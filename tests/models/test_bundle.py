@@ -162,8 +162,11 @@ def test_a_predictor_travels_with_the_encoder_and_may_be_absent(tmp_path):
 def test_what_is_not_a_bundle_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"nowhere: there is no such folder"):
         load_bundle(tmp_path / "nowhere")
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    with pytest.raises(ModelError, match=r"model\.onnx: this is a file; a model is a folder"):
+        load_bundle(tmp_path / "model.onnx")
     (tmp_path / "model.pt").write_bytes(b"weights")
-    with pytest.raises(ModelError, match=r"model\.pt: this is a file; a model is a folder"):
+    with pytest.raises(ModelError, match=r"model\.pt: is damaged"):
         load_bundle(tmp_path / "model.pt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"empty: not a model: it holds no config\.json"):

@@ -207,8 +207,39 @@ def test_a_language_without_an_adapter_is_refused(mms):
         read_published(folder, "Swahilli")
     with pytest.raises(ModelError, match=r"no adapter for 'deu'; it has fra, swh"):
         read_published(folder, "deu")
-    with pytest.raises(ModelError, match="say which language: fra, swh"):
+    with pytest.raises(ModelError, match="say which language: fra, swh.*speechjepa convert"):
         read_published(folder)
+    (folder / "adapter.fra.safetensors").unlink()
+    with pytest.raises(ModelError, match="no adapter for 'fra'; it has swh"):
+        read_published(folder, "fra")
+
+
+def test_no_command_answers_in_another_language(mms, tmp_path, capsys):
+    import soundfile
+
+    from speechjepa.cli.main import main
+
+    _, folder = mms
+    soundfile.write(tmp_path / "a.wav", audio(16000)[0][0].numpy(), 16000)
+    asked = ["transcribe", str(tmp_path / "a.wav"), "--model", str(folder), "-f", "json"]
+    for command in (asked, ["convert", str(folder), str(tmp_path / "new")]):
+        assert main([*command, "--language", "deu"]) == 2
+        assert "no adapter for 'deu'; it has fra, swh" in capsys.readouterr().err
+        assert main(command) == 2
+        assert "say which language: fra, swh" in capsys.readouterr().err
+    assert main([*asked, "--language", "Swahili"]) == 0
+    assert json.loads(capsys.readouterr().out)["language"] == "sw"
+    assert main(["convert", str(folder), str(tmp_path / "new"), "--language", "fr"]) == 0
+    capsys.readouterr()
+    asked[3] = str(tmp_path / "new")
+    assert main([*asked, "--language", "sw"]) == 2
+    assert "does not transcribe 'sw'" in capsys.readouterr().err
+
+
+def test_a_model_of_one_vocabulary_cannot_be_asked_for_a_language(tmp_path):
+    folder = stored(published("wav2vec2-base"), tmp_path / "m")
+    with pytest.raises(ModelError, match="no adapters for languages.*leave the language out"):
+        load_bundle(folder, "swh")
 
 
 def test_a_pretraining_checkpoint_gives_its_encoder(tmp_path):
@@ -253,9 +284,17 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
             load_bundle(folder)
 
     refused("is of the type 'whisper'; those that can be read: wav2vec2", model_type="whisper")
-    refused("do not fit config.json|does not go with", hidden_size=64)
-    refused("does not go with its config.json", num_hidden_layers=4)
+    refused(r"must be \(64,\) by the sizes that it is said to have, but is \(32,\)", hidden_size=64)
+    refused("lacks encoder.layers.3.*does not go with the sizes", num_hidden_layers=4)
     refused("batch norm", conv_pos_batch_norm=True)
+    refused("'wav2vec2-bert' .it hears 160 filterbank channels", model_type="wav2vec2-bert")
+    refused("`hidden_act` must be gelu, but is 'relu'", hidden_act="relu")
+    refused("1000000000 blocks, but only", num_hidden_layers=10**9)
+    refused("no model has such sizes", hidden_size=10**9)
+    refused(r"must be \(1000000,\)", hidden_size=10**6)
+    refused("`num_attention_heads`|`num_heads`", num_attention_heads="four")
+    refused("`num_heads` must be at least 1", num_attention_heads=0)
+    refused("`conv_dim`|`conv_widths`", conv_dim=[16] * 6)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.json").unlink()
     with pytest.raises(ModelError, match="no vocab.json"):

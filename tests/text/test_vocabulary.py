@@ -72,3 +72,9 @@ def test_a_malformed_vocabulary_is_refused() -> None:
 def test_membership_is_that_of_text() -> None:
     assert "a" in VOCABULARY and " " in VOCABULARY
     assert "|" not in VOCABULARY and "z" not in VOCABULARY
+
+
+def test_symbols_of_programs_are_not_written() -> None:
+    vocabulary = Vocabulary(["<blank>", "|", "a", "<unk>", "[PAD]", "[", "<", "</s>"])
+    assert vocabulary.silent_ids == {0, 3, 4, 7}
+    assert vocabulary.decode_ctc([2, 3, 2, 4, 1, 5, 7, 6]) == "aa [<"

@@ -1,0 +1,89 @@
+"""Pretraining goes on, and fine-tuning starts, from checkpoints that others published."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechjepa.errors import ConfigError
+from speechjepa.models.bundle import load_bundle, load_init
+from speechjepa.workflow.recipe import build_recipe
+from speechjepa.workflow.start import start_fingerprint, starting_bundle
+from tests.models.test_published import published, stored
+from tests.models.test_published_files import (
+    fairseq_state,
+    settings_of,
+    torchaudio_model,
+    write_dictionary,
+)
+from tests.training import test_finetune, test_pretrain
+
+SOURCES = ("wavlm of transformers", "ctc of fairseq", "wavlm of torchaudio")
+
+
+def stored_source(name: str, folder: Path) -> Path:
+    folder.mkdir()
+    if name == "wavlm of transformers":
+        return stored(published("wavlm-base"), folder / "m")
+    if name == "ctc of fairseq":
+        model = published("wav2vec2-base")
+        cfg = {"model": settings_of(model), "task": {"normalize": True}}
+        torch.save({"cfg": cfg, "model": fairseq_state(model)}, folder / "a.pt")
+        write_dictionary(folder)
+        return folder / "a.pt"
+    model = torchaudio_model("large", "wavlm", aux_num_out=None)
+    torch.save(model.state_dict(), folder / "a.pth")
+    return folder / "a.pth"
+
+
+def moved(before, after) -> set[str]:
+    pairs = after.state_dict()
+    return {n for n, tensor in before.state_dict().items() if not torch.equal(tensor, pairs[n])}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_fine_tuning_starts_from_it(name, tmp_path):
+    source = stored_source(name, tmp_path / "source")
+    config = replace(
+        test_finetune.CONFIG, max_steps=3, freeze_finetune_updates=0.0, freeze_feature_encoder=True
+    )
+    bundle = load_bundle(test_finetune.run(tmp_path, config, encoder=None, init=source))
+    start = load_init(source)
+    assert bundle.encoder.config == start.config
+    changed = moved(start, bundle.encoder)
+    assert "blocks.2.ffn_out.weight" in changed
+    assert "feature_encoder.convolutions.0.weight" not in changed, "kept as pretrained"
+    if "wavlm" in name:
+        assert "relative_bias.table.weight" in changed
+    assert bundle.training["finetune"]["init"] == str(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        *((name, "jepa") for name in SOURCES),
+        (SOURCES[0], "contrastive"),
+        (SOURCES[2], "reconstruct"),
+    ],
+)
+def test_pretraining_goes_on_from_it(name, objective, tmp_path):
+    source = stored_source(name, tmp_path / "source")
+    config = replace(test_pretrain.CONFIG, objective=objective, max_steps=2)
+    bundle = load_bundle(test_pretrain.run(tmp_path, config, encoder=None, init=source))
+    start = load_init(source)
+    assert bundle.encoder.config == start.config
+    assert "blocks.0.ffn_in.weight" in moved(start, bundle.encoder)
+
+
+def test_the_init_of_a_recipe_may_be_a_checkpoint_file(tmp_path):
+    source = stored_source("wavlm of torchaudio", tmp_path / "source")
+    settings = {"name": "a", "data": {"train": "/corpus"}}
+    recipe = build_recipe(settings | {"init": str(source)})
+    assert starting_bundle(recipe) == source
+    assert start_fingerprint(recipe)["path"] == str(source)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ConfigError, match="`init` must be a model"):
+        starting_bundle(build_recipe(settings | {"init": str(tmp_path / "notes.txt")}))
