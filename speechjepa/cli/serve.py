@@ -1,4 +1,4 @@
-"""`speechjepa serve`: a model behind HTTP."""
+"""`speechjepa serve`: a model behind HTTP, a WebSocket and a page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ POST /v1/audio/transcriptions   as the OpenAI API: file, model, language, respon
                                 text, srt, vtt, verbose_json; also tsv, eaf, TextGrid),
                                 timestamp_granularities[], stream, temperature (not used), prompt
                                 (not used); and hotwords, "a,b"
+WS   /v1/audio/stream           16-bit samples in, words out (?sample_rate=48000&language=sw)
+GET  /                          the page: drop a file or speak, see and hear the words
 GET  /v1/models /health /metrics
 
   speechjepa serve runs/quickstart --port 8000
@@ -24,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `serve` command."""
     parser = subparsers.add_parser(
         "serve",
-        help="an HTTP interface like OpenAI's that transcribes",
+        help="a page and an OpenAI-like HTTP interface that transcribe",
         description="Serve a model to browsers and programs until Ctrl-C.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--max_minutes", type=float, default=240.0, metavar="MIN", help="of a recording (240)")
     add("--workers", type=int, metavar="N", help="recordings at once (one a core, at most 4)")
     add("--max_waiting", type=int, default=64, metavar="N", help="that wait; others get 503 (64)")
+    add("--max_streams", type=int, default=4, metavar="N", help="live connections at once (4)")
     add(
         "--allow_host",
         action="append",
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         max_upload_mb=args.max_upload_mb,
         max_minutes=args.max_minutes,
         max_waiting=args.max_waiting,
+        max_streams=args.max_streams,
         allowed_hosts=tuple(args.allow_host),
         transcribe=TranscribeConfig(
             language=args.language, decoder=args.decoder, language_model=args.lm

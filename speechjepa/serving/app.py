@@ -1,4 +1,4 @@
-"""The application: one model behind HTTP.
+"""The application: one model behind HTTP, a WebSocket and a page.
 
 Another endpoint is a router of its own beside `transcriptions.router`; what it needs of the server
 is in `request.app.state.service`.
@@ -13,19 +13,17 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 from speechjepa import __version__
-from speechjepa.inference.transcribe import TranscriptionModel, check_options
-from speechjepa.serving import files, transcriptions
+from speechjepa.inference.transcribe import check_options
+from speechjepa.serving import files, live, page, transcriptions
 from speechjepa.serving.answers import add_error_handlers
 from speechjepa.serving.guard import Guard
-from speechjepa.serving.service import Service
+from speechjepa.serving.service import ServedModel, Service
 from speechjepa.serving.settings import ServingConfig
 
-ROUTERS = (transcriptions.router, files.router)
+ROUTERS = (page.router, transcriptions.router, files.router, live.router)
 
 
-def create_app(
-    model: TranscriptionModel, *, name: str, config: ServingConfig | None = None
-) -> FastAPI:
+def create_app(model: ServedModel, *, name: str, config: ServingConfig | None = None) -> FastAPI:
     """Return the ASGI application that serves a model.
 
     Args:
@@ -73,6 +71,7 @@ def _health(service: Service) -> dict[str, Any]:
             "upload_bytes": config.max_upload_bytes,
             "recording_seconds": config.max_seconds,
             "waiting": config.max_waiting,
+            "live_connections": config.max_streams,
         },
     }
 
@@ -82,6 +81,7 @@ def _metrics(service: Service) -> Response:
     gauges = {
         "requests_in_progress": ("Requests let in, waiting included.", service.places.taken),
         "requests_waiting": ("Requests that wait for a worker.", service.num_waiting),
+        "live_connections": ("Live connections open now.", service.stream_places.taken),
     }
     text = service.metrics.render(gauges)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -37,6 +37,7 @@ def serve(
 
         from speechjepa.serving.app import create_app
         from speechjepa.serving.guard import loopback_names
+        from speechjepa.serving.live import MAX_MESSAGE_BYTES
     except ImportError as error:
         raise ConfigError(
             f"`speechjepa serve` needs {error.name}: install it with "
@@ -59,6 +60,8 @@ def serve(
         uvicorn.Config(
             app,
             log_level="warning",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_max_queue=8,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             server_header=False,
         )

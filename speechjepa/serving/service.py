@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -12,6 +13,14 @@ from speechjepa.serving.answers import ApiError
 from speechjepa.serving.metrics import Metrics
 from speechjepa.serving.settings import ServingConfig
 from speechjepa.serving.work import Places, Workers
+
+
+class ServedModel(TranscriptionModel, Protocol):
+    """What is served: `speechjepa.load` returns one."""
+
+    def stream(self, *, language: str | None = None, chunk_seconds: float = 0.32) -> Any:
+        """Return what hears audio as it comes; see `speechjepa.inference.stream`."""
+        ...
 
 
 class Service:
@@ -23,7 +32,7 @@ class Service:
         config: Limits and sizes.
     """
 
-    def __init__(self, model: TranscriptionModel, name: str, config: ServingConfig) -> None:
+    def __init__(self, model: ServedModel, name: str, config: ServingConfig) -> None:
         self.model = model
         self.name = name
         self.config = config

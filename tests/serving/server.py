@@ -10,6 +10,7 @@ import httpx
 import soundfile
 import uvicorn
 
+from speechjepa.inference.stream import open_stream
 from speechjepa.serving.app import create_app
 from speechjepa.serving.settings import ServingConfig
 from tests.tone_model import RATE, ToneModel, synthesize
@@ -49,6 +50,13 @@ def sound(waveform, rate=RATE, **options):
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
     return buffer.getvalue()
+
+
+class LiveToneModel(ToneModel):
+    """One that can be listened to live."""
+
+    def stream(self, **options):
+        return open_stream(self, **options)
 
 
 @contextmanager
