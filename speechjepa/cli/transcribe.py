@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from speechjepa.cli import live
 from speechjepa.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, video, or folders of them")
+    files = "audio, video, or folders of them"
+    live.add_arguments(parser, add("inputs", nargs="+", metavar="FILE|FOLDER", help=files))
     add("--model", required=True, metavar="M", help="a fine-tuned bundle, or a run's folder")
     add(
         *_spellings("output_dir", "-o"),
@@ -133,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.inference.transcribe_files import find_recordings, transcribe_files
     from speechjepa.inference.writers import parse_formats
 
+    if live.is_wanted(args):
+        live.check(args)
+        return live.run(args, load(args.model, device=_device(args.device)))
     formats = parse_formats(args.output_format)
     is_alone = len(find_recordings(args.inputs)) == 1
     if args.output_dir is None and (len(formats) > 1 or not (is_alone or formats[0] in _LINES)):

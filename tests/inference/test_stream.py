@@ -12,15 +12,8 @@ import speechjepa
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference import stream as stream_module
 from speechjepa.inference.stream import Stream, open_stream, streaming_chunks
-from speechjepa.models.bundle import Bundle, save_bundle
-from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder_stream import EncoderStream
-from speechjepa.models.speech_encoder import (
-    SpeechEncoder,
-    SpeechEncoderConfig,
-    StreamingConfig,
-)
-from speechjepa.text.vocabulary import Vocabulary
+from tests.streaming_model import write_bundle
 from tests.tone_model import RATE, ToneModel, synthesize
 
 TEXT = "abc de___________fgh ab_________ce"
@@ -39,24 +32,7 @@ def words(heard: list) -> list[str]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A bundle that can stream, with random weights that write many words."""
-    torch.manual_seed(0)
-    config = SpeechEncoderConfig(
-        width=32,
-        num_layers=2,
-        num_heads=2,
-        ffn_width=48,
-        frame_rate=25,
-        streaming=StreamingConfig(left_seconds=1.0),
-    )
-    encoder = SpeechEncoder(config)
-    vocabulary = Vocabulary(["<blank>", "|", *"abcde"])
-    ctc = CtcModel(encoder, len(vocabulary), upsample=2)
-    for parameter in ctc.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
-    folder = tmp_path_factory.mktemp("small")
-    bundle = Bundle(encoder=encoder, ctc=ctc, vocabulary=vocabulary, languages=("xx",))
-    return speechjepa.load(save_bundle(bundle, folder))
+    return speechjepa.load(write_bundle(tmp_path_factory.mktemp("small")))
 
 
 def noise(seconds: float) -> np.ndarray:
