@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from io import BufferedReader
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from speechjepa.errors import ConfigError
 
@@ -102,7 +103,7 @@ def _blocks(args: argparse.Namespace, sample_rate: int) -> Iterator[Any]:
     if args.mic is not None:
         return read_microphone(args.mic, sample_rate, args.chunk_seconds)
     if args.inputs[0] == "-":
-        return read_pipe(sys.stdin.buffer, sample_rate)
+        return read_pipe(cast(BufferedReader, sys.stdin.buffer), sample_rate)
     return stream_audio(args.inputs[0], sample_rate=sample_rate, block_seconds=args.chunk_seconds)
 
 
