@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.confidence import stored_map
 from speechjepa.inference.decoding import DECODERS, Decoder
 from speechjepa.inference.stream_sources import ChunkSource, LogitSource, Piece, WindowSource
 from speechjepa.inference.stream_words import StreamWords, WordsConfig
@@ -40,7 +41,7 @@ class Heard:
 
     final: list[dict[str, Any]]
     """Words newly final, {"word", "start", "end", "score"} each: seconds from the start of the
-    stream, mean posterior of the characters. They are never revised."""
+    stream, score as `transcribe` gives it. They are never revised."""
     partial: list[dict[str, Any]]
     """The present guess of the words after the last final one; all of it may change."""
     seconds: float
@@ -168,7 +169,11 @@ def open_stream(
         raise ModelError("this model carries no language model for beam search: decode greedily")
     config = words or WordsConfig()
     stream_words = StreamWords(
-        model.vocabulary, search, frame_seconds=model.frame_seconds, config=config
+        model.vocabulary,
+        search,
+        frame_seconds=model.frame_seconds,
+        config=config,
+        score_map=stored_map(model.calibration, use_lm=search is not None),
     )
     source = _source(model, stream_words, chunk_seconds, config)
     return Stream(source, stream_words, sample_rate=model.sample_rate, language=language)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from speechjepa.inference.align import align_words
+from speechjepa.inference.confidence import calibrate
 from speechjepa.inference.search import BeamSearch, Hypothesis, greedy_decode
+from speechjepa.metrics.calibration import ScoreMap
 from speechjepa.text.vocabulary import Vocabulary
 
 CONTEXT_WORDS = 5
@@ -63,6 +65,7 @@ class StreamWords:
         search: Beam search with a language model; None = the best path.
         frame_seconds: Length of a frame (seconds).
         config: When words become final.
+        score_map: Makes scores probabilities of being right; None = mean posteriors.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class StreamWords:
         *,
         frame_seconds: float,
         config: WordsConfig,
+        score_map: ScoreMap | None = None,
     ) -> None:
+        self._score_map = score_map
         self._vocabulary = vocabulary
         self._search = search
         self._frame_seconds = frame_seconds
@@ -261,5 +266,5 @@ class StreamWords:
                 "end": round(span.end, 3),
                 "score": round(span.score, 4),
             }
-            for span in spans
+            for span in calibrate(spans, self._score_map)
         ]

@@ -1,0 +1,162 @@
+"""Words of a stream of logits, with and without a language model: final means final."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechjepa.inference.search import BeamConfig, BeamSearch
+from speechjepa.inference.stream_words import StreamWords, WordsConfig
+from speechjepa.metrics.calibration import ScoreMap
+from speechjepa.text.ngram import estimate_ngram
+from speechjepa.text.vocabulary import Vocabulary
+
+TEXTS = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "the mat"]
+VOCABULARY = Vocabulary.build(TEXTS)
+FRAME = 0.02
+
+
+def logits_of(text: str, sure: float = 12.0) -> Tensor:
+    """Three frames for each character; "_" is a frame of silence; (T, V)."""
+    frames = []
+    for character in text:
+        blank = torch.zeros(len(VOCABULARY))
+        blank[VOCABULARY.blank_id] = 6.0
+        if character == "_":
+            frames.append(blank)
+            continue
+        spike = blank.clone()
+        spike[VOCABULARY.encode(character)[0]] = sure
+        frames += [blank, spike, blank]
+    return torch.stack(frames) if frames else torch.zeros(0, len(VOCABULARY))
+
+
+def confuse(logits: Tensor, position: int, wrong: str, by: float = 0.5) -> Tensor:
+    """Make a character of `logits_of` look a little more like another."""
+    logits = logits.clone()
+    logits[3 * position + 1, VOCABULARY.encode(wrong)[0]] = 12.0 + by
+    return logits
+
+
+def opened(search: BeamSearch | None = None, **config) -> StreamWords:
+    return StreamWords(VOCABULARY, search, frame_seconds=FRAME, config=WordsConfig(**config))
+
+
+def pushed(words: StreamWords, logits: Tensor, size: int = 16) -> list:
+    nothing = logits[:0]
+    found = [f for part in logits.split(size) for f in words.push(part, nothing)]
+    return [*found, *words.push(nothing, nothing, last=True)]
+
+
+def final(found: list) -> list[str]:
+    return [word["word"] for f in found for word in f.final]
+
+
+@pytest.fixture
+def character_search(tmp_path: Path) -> BeamSearch:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    sequences = [list(text.replace(" ", "|")) for text in TEXTS]
+    model = estimate_ngram(sequences, 5, words=VOCABULARY.symbols[1:])
+    model.write_arpa(tmp_path / "characters.arpa")
+    return BeamSearch(VOCABULARY, tmp_path / "characters.arpa", BeamConfig())
+
+
+@pytest.fixture
+def word_search(tmp_path: Path) -> BeamSearch:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    estimate_ngram([text.split() for text in TEXTS], 3).write_arpa(tmp_path / "words.arpa")
+    return BeamSearch(VOCABULARY, tmp_path / "words.arpa", BeamConfig(kind="word"))
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 1000])
+def test_the_best_path_gives_each_word_with_its_boundary(size):
+    found = pushed(opened(), logits_of("the cat sat"), size)
+    assert final(found) == ["the", "cat", "sat"]
+
+
+def test_a_word_is_final_in_the_frame_of_its_boundary_and_placed_by_hand():
+    words, logits = opened(), logits_of("the cat")
+    nothing = logits[:0]
+    assert words.push(logits[:10], nothing)[0].final == []  # "the" and the frame before its space
+    (found,) = words.push(logits[10:11], nothing)
+    (word,) = found.final
+    # Spikes in frames 1, 4 and 7 of 20 ms.
+    assert (word["word"], word["start"], word["end"]) == ("the", 0.02, 0.16)
+    # e^12 against e^6 and 12 times e^0, three times.
+    z = 2.718281828**12
+    assert word["score"] == pytest.approx(z / (z + 2.718281828**6 + 12), abs=1e-3)
+
+
+def test_a_pause_ends_a_word_without_a_boundary_and_happens_once():
+    found = pushed(opened(pause_seconds=0.4), logits_of("the" + "_" * 60 + "cat" + "_" * 10))
+    assert final(found) == ["the", "cat"]
+    with_end = [[word["word"] for word in f.final] for f in found if f.endpoint]
+    assert with_end == [["the"], ["cat"]]
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_pauses_part_alike_however_the_stream_is_cut(size):
+    found = pushed(opened(pause_seconds=0.4), logits_of("a cat" + "_" * 30 + "a dog"), size)
+    assert final(found) == ["a", "cat", "a", "dog"]
+    assert sum(f.endpoint for f in found) == 2
+
+
+def test_tentative_frames_are_guessed_and_forgotten():
+    words, logits = opened(), logits_of("the cat sat")
+    (found,) = words.push(logits[:12], logits[12:30])
+    assert [word["word"] for word in found.final] == ["the"]
+    assert [word["word"] for word in found.partial] == ["cat", "sa"]
+    assert final(words.push(logits[12:], logits[:0], last=True)) == ["cat", "sat"]
+
+
+def test_a_language_model_decides_between_what_sounds_alike(character_search):
+    logits = confuse(logits_of("the dog sat"), 4, "l")  # "the log sat", a little rather
+    assert final(pushed(opened(), logits)) == ["the", "log", "sat"]
+    assert final(pushed(opened(character_search), logits)) == ["the", "dog", "sat"]
+
+
+def test_the_language_model_goes_on_from_words_that_are_final(word_search):
+    # "on the mat" and "on the log" are known; "a dog", never "a log".
+    config = {"settle_seconds": 0.02}
+    logits = confuse(logits_of("and a log"), 6, "d", by=-1.0)
+    found = pushed(opened(word_search, **config), logits)
+    assert final(found) == ["and", "a", "dog"]
+    alone = pushed(opened(word_search, **config), logits[18:])  # nothing stands before it
+    assert final(alone) == ["log"]
+
+
+@pytest.mark.parametrize("size", [1, 16, 50])
+def test_clear_speech_is_read_as_in_one_piece(character_search, word_search, size):
+    for search in (character_search, word_search):
+        for text in TEXTS:
+            logits = logits_of(text)
+            whole = search.decode(logits[None], torch.tensor([len(logits)]))[0].text
+            assert " ".join(final(pushed(opened(search), logits, size))) == whole == text
+
+
+def test_what_the_beam_does_not_agree_on_waits_but_not_for_long(character_search):
+    logits = torch.cat([confuse(logits_of("the mat "), 4, "c", by=0.0), logits_of("on the log")])
+    waits = []
+    for settle in (0.1, 10.0):
+        words = opened(character_search, settle_seconds=settle)
+        for frame in range(len(logits)):
+            found = words.push(logits[frame : frame + 1], logits[:0])
+            if any(len(f.final) and f.final[-1]["word"] in ("mat", "cat") for f in found):
+                waits.append(frame - 22)  # the frame of the boundary after it
+                break
+    assert waits[0] <= 6
+    assert len(waits) == 1 or waits[1] > waits[0]
+
+
+def test_scores_are_probabilities_where_the_model_was_calibrated():
+    score_map = ScoreMap(temperature=2.0, offset=-1.0)
+    words = StreamWords(
+        VOCABULARY, None, frame_seconds=FRAME, config=WordsConfig(), score_map=score_map
+    )
+    plain = pushed(opened(), logits_of("the", sure=8.0))[-1].final[0]["score"]
+    mapped = pushed(words, logits_of("the", sure=8.0))[-1].final[0]["score"]
+    assert mapped != plain
+    assert 0.0 < mapped < 1.0
