@@ -18,7 +18,8 @@ GET  /v1/models /health /metrics
 
 It answers this computer alone unless --host says otherwise, and then everyone who can reach it:
 there is no password, so put a proxy that asks for one (and speaks https, without which browsers
-give no microphone to other computers) in front of it.
+give no microphone to other computers) in front of it. While they are transcribed, recordings lie in
+the folder for temporary files ($TMPDIR).
 """
 
 
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (cuda if there)")
     add("--language", metavar="CODE", help="language of requests that name none")
     add("--decoder", choices=("auto", "greedy", "beam"), default="auto", help="as of transcribe")
-    add("--lm", metavar="FILE.arpa", help="another language model than the bundle's")
+    add("--lm", metavar="FILE.arpa", help="another language model, for recordings")
     add = parser.add_argument_group("limits").add_argument
     add("--max_upload_mb", type=float, default=500.0, metavar="MB", help="of a request (500)")
     add("--max_minutes", type=float, default=240.0, metavar="MIN", help="of a recording (240)")

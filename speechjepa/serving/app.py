@@ -43,10 +43,9 @@ def create_app(model: ServedModel, *, name: str, config: ServingConfig | None = 
         yield
         service.close()
 
-    # The interactive documentation would load its scripts from the network.
-    app = FastAPI(
-        title="speechjepa", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    # No generated documentation: it would load scripts from the network, and it would not know the
+    # forms, which are read as they come. The OpenAI API's own describes them.
+    app = FastAPI(title="speechjepa", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.service = service
     add_error_handlers(app)
     for router in ROUTERS:

@@ -5,6 +5,7 @@ The page downloads with it what it heard live, which no request of its own trans
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -85,4 +86,4 @@ async def write_transcript(request: Request, format_name: str) -> Response:
         "segments": segments,
         "path": safe_name(given.filename),
     }
-    return await service.listeners.call(file_response, result, format_name)
+    return await asyncio.to_thread(file_response, result, format_name)

@@ -80,7 +80,11 @@ class _Listener:
         query = self._socket.query_params
         self._service.check_model(query.get("model"))
         language = resolve_language(query.get("language"), model.languages)
-        stream = model.stream(language=language, chunk_seconds=config.chunk_seconds)
+        stream = model.stream(
+            language=language,
+            chunk_seconds=config.chunk_seconds,
+            decoder=config.transcribe.decoder,
+        )
         await self._socket.send_json(
             {
                 "type": "ready",

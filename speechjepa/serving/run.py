@@ -59,7 +59,7 @@ def serve(
     uvicorn.Server(
         uvicorn.Config(
             app,
-            log_level="warning",
+            log_level="info" if logger.isEnabledFor(logging.DEBUG) else "warning",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_max_queue=8,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from speechjepa.inference.decoding import Decoder
 from speechjepa.inference.transcribe import TranscriptionModel
 from speechjepa.serving.answers import ApiError
 from speechjepa.serving.metrics import Metrics
@@ -18,7 +19,9 @@ from speechjepa.serving.work import Places, Workers
 class ServedModel(TranscriptionModel, Protocol):
     """What is served: `speechjepa.load` returns one."""
 
-    def stream(self, *, language: str | None = None, chunk_seconds: float = 0.32) -> Any:
+    def stream(
+        self, *, language: str | None = None, chunk_seconds: float = 0.32, decoder: Decoder = "auto"
+    ) -> Any:
         """Return what hears audio as it comes; see `speechjepa.inference.stream`."""
         ...
 

@@ -70,7 +70,9 @@ async def create_transcription(request: Request) -> Response:
         return await _stream(service, request, job)
     result = await _result(job, request, service)
     result["path"] = upload.filename
-    return transcript_response(result, asked.response_format, asked.granularities)
+    return await asyncio.to_thread(
+        transcript_response, result, asked.response_format, asked.granularities
+    )
 
 
 async def _start(service: Service, request: Request) -> tuple[Job, Asked, Upload]:

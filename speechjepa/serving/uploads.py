@@ -6,6 +6,7 @@ Starlette would read the whole form before the endpoint could refuse it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from speechjepa.serving.answers import ApiError, ClientGone
+
+logger = logging.getLogger(__name__)
 
 MAX_FIELDS = 100
 """Parts of a form; more are refused."""
@@ -66,8 +69,8 @@ async def receive_upload(
         idle_seconds: Limit of the time without a byte (seconds).
 
     Raises:
-        ApiError: It is no such form (415, 400), too large (413), or does not come (408). Nothing
-            stays on disk.
+        ApiError: It is no such form (415, 400), is too large (413), does not come (408), or there
+            is no space for it (507). Nothing stays on disk.
         ClientGone: The sender went away.
     """
     upload = Upload(Path(tempfile.mkdtemp(prefix="upload-", dir=parent)))
@@ -88,6 +91,11 @@ async def receive_upload(
         upload.remove()
         await _drain(chunks)
         raise
+    except OSError as error:
+        upload.remove()
+        logger.error("an upload cannot be written below %s: %s", parent, error)
+        message = "the server cannot keep the recording; its disk may be full"
+        raise ApiError(507, message, code="no_space") from error
     except BaseException:
         upload.remove()
         raise

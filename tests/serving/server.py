@@ -59,6 +59,20 @@ class LiveToneModel(ToneModel):
         return open_stream(self, **options)
 
 
+class SlowModel(ToneModel):
+    """Waits in every window until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.go_on = threading.Event()
+        self.num_windows = 0
+
+    def logits(self, waveform, lengths):
+        self.num_windows += 1
+        assert self.go_on.wait(60)
+        return super().logits(waveform, lengths)
+
+
 @contextmanager
 def running(model=None, **settings):
     """Run a server for the length of a block."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from speechjepa.serving.page import build_page
-from tests.serving.server import LiveToneModel, running, sound, wav
+from tests.serving.server import LiveToneModel, SlowModel, running, sound, wait_until, wav
 from tests.tone_model import RATE, synthesize
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -163,6 +163,38 @@ def test_what_is_wrong_is_said_and_the_next_file_works(page, content, says):
     send(page, wav("abc"))
     page.locator("#transcript .word", has_text="abc").wait_for()
     assert page.is_hidden("#error")
+
+
+def test_a_file_can_be_dropped_and_cancelled(page):
+    model = SlowModel()
+    with running(model, workers=1) as server:
+        page.goto(server.url)
+        page.locator("#model", has_text="tones").wait_for()
+        dropped = page.evaluate_handle(
+            """bytes => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(bytes)], "dropped.wav"));
+                return transfer;
+            }""",
+            list(wav("abc")),
+        )
+        page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+        wait_until(lambda: model.num_windows == 1)
+        assert page.text_content("#title") == "dropped.wav"
+        page.click("#stop")
+        page.locator("#work").wait_for(state="hidden")
+        model.go_on.set()
+        wait_until(lambda: server.service.places.taken == 0)
+        assert page.is_hidden("#error")
+        assert page.is_enabled("#choose")
+
+
+def test_a_server_that_is_gone_is_said(page):
+    with running() as server:
+        page.goto(server.url)
+        page.locator("#model", has_text="tones").wait_for()
+    send(page, wav("abc"))
+    page.locator("#error", has_text="cannot be reached").wait_for()
 
 
 def test_a_name_full_of_html_is_shown_as_it_is(page):

@@ -12,7 +12,7 @@ import pytest
 
 from speechjepa.errors import ModelError
 from speechjepa.serving.app import create_app
-from tests.serving.server import running, sound, wait_until, wav
+from tests.serving.server import SlowModel, running, sound, wait_until, wav
 from tests.tone_model import RATE, ToneModel, synthesize
 
 SAID = "abc def" + "_" * 20 + "gh"
@@ -85,9 +85,9 @@ def test_subtitles_and_plain_text(server):
 
 
 def test_an_elan_document_names_the_recording_without_its_folders(server):
-    answer = server.post(name="../../etc/story one.wav", response_format="eaf")
+    answer = server.post(name="../../etc/Zoë 故事.wav", response_format="eaf")
     document = ElementTree.fromstring(answer.content)
-    assert document.find(".//MEDIA_DESCRIPTOR").get("RELATIVE_MEDIA_URL") == "./story one.wav"
+    assert document.find(".//MEDIA_DESCRIPTOR").get("RELATIVE_MEDIA_URL") == "./Zoë 故事.wav"
     values = [value.text for value in document.iter("ANNOTATION_VALUE")]
     assert values == ["abc def", "abc", "def"]
 
@@ -199,22 +199,6 @@ def test_fifty_clients_at_once_lose_nothing():
         answers = list(pool.map(lambda text: server.post(wav(text)), texts))
     assert [answer.status_code for answer in answers] == [200] * 50
     assert [answer.json()["text"] for answer in answers] == texts
-
-
-class SlowModel(ToneModel):
-    """Waits in every window until it may go on."""
-
-    def __init__(self):
-        import threading
-
-        super().__init__()
-        self.go_on = threading.Event()
-        self.num_windows = 0
-
-    def logits(self, waveform, lengths):
-        self.num_windows += 1
-        assert self.go_on.wait(60)
-        return super().logits(waveform, lengths)
 
 
 LONG = sound(np.zeros(200 * RATE, np.float32), subtype="PCM_U8")
