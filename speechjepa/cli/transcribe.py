@@ -70,6 +70,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="windows computed at once (default: 1 on a cpu, else 8)",
     )
     add(
+        "--vad",
+        choices=("auto", "silero", "energy", "none"),
+        default="auto",
+        help="how speech is found before it is decoded: Silero's detector, the level above the "
+        "noise, or not at all (default: auto, which is silero)",
+    )
+    add(
         *_spellings("window_seconds"),
         *_spellings("chunk_length_s"),
         dest="window_seconds",
@@ -90,7 +97,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         *_spellings("no_second_pass"),
         dest="second_pass",
         action="store_false",
-        help="windows only; do not hear speech again in pieces as long as the training utterances",
+        help="windows only; do not hear speech in pieces as long as the training utterances",
     )
 
 
@@ -166,6 +173,7 @@ def run(args: argparse.Namespace) -> int:
             hotwords=read_hotwords(args.hotwords),
             hotword_score=args.hotword_score,
             n_best=args.n_best,
+            vad=args.vad,
             window_seconds=args.window_seconds,
             overlap_seconds=args.overlap_seconds,
             second_pass=args.second_pass,

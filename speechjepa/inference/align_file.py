@@ -54,7 +54,9 @@ def align_file(
     if not spoken:
         raise DataError("holds no word that the model can write", path="the text")
     blocks = stream_audio(path, sample_rate=model.sample_rate)
-    logits = torch.cat(list(stitch_logits(model, blocks, TranscribeConfig(**options))))
+    # Speech that a detector misses would have no place for its words.
+    config = TranscribeConfig(**{**options, "vad": "none"})
+    logits = torch.cat(list(stitch_logits(model, blocks, config)))
     token_ids = model.vocabulary.encode(spoken)
     if len(logits) * (2 * len(token_ids) + 1) > MAX_CELLS:
         raise DataError("is too long to be aligned at once: divide it and its text", path=path)

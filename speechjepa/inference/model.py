@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from speechjepa.audio.voice import DetectorName
 from speechjepa.config import to_dict
 from speechjepa.errors import ModelError
 from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
@@ -91,6 +92,11 @@ class SpeechModel:
         if not (isinstance(minutes, int | float) and isinstance(utterances, int | float)):
             return None
         return 60 * minutes / utterances if minutes > 0 and utterances > 0 else None
+
+    @property
+    def vad(self) -> DetectorName:
+        """What finds speech in the recordings that it transcribes, unless told otherwise."""
+        return "silero"
 
     @property
     def path(self) -> Path | None:

@@ -10,22 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from speechjepa.audio.files import stream_audio
+from speechjepa.audio.voice import DetectorName, make_detector
 from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.confidence import calibrate, stored_map
 from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
 from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
 from speechjepa.inference.stitch import stitched_stretches
+from speechjepa.inference.voiced import chunk_logits
 from speechjepa.metrics.calibration import ScoreMap
 from speechjepa.text.languages import match_language, nearest_languages
 
@@ -61,6 +64,9 @@ class TranscriptionModel(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def vad(self) -> DetectorName: ...
+
+    @property
     def beam_search(self) -> Search | None: ...
 
     @property
@@ -87,6 +93,9 @@ class TranscribeConfig:
     """Added for each time one of them is heard (nats)."""
     n_best: int = 1
     """Texts to give for each segment; those after the first are its `alternatives`."""
+    vad: Literal["auto", "silero", "energy", "none"] = "auto"
+    """How speech is found before it is decoded: by Silero's detector, by its level above the noise,
+    or not at all; auto = as the model says, which is Silero's for every bundle."""
     window_seconds: float = 30.0
     """What the encoder sees at once (seconds). Not much shorter: a window that holds nothing but
     background noise, normalised on its own, is heard as speech."""
@@ -95,8 +104,9 @@ class TranscribeConfig:
     batch_size: int = 1
     """Windows computed at once."""
     second_pass: bool = True
-    """Hear the speech again in pieces as long as the utterances that the model was fine-tuned on,
-    where those were much shorter than a window; False = the windows alone."""
+    """Hear the speech in pieces as long as the utterances that the model was fine-tuned on, where
+    those were much shorter than a window (and without `vad`, after the windows have said where
+    speech is); False = windows alone."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """Where the text is cut into segments."""
 
@@ -273,11 +283,19 @@ def _logits(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (samples done, logits (T, V)) of consecutive stretches."""
     windows = _windows(model, config)
-    stretches = stitched_stretches(model, blocks, windows, config.batch_size)
     pieces = _pieces(model, config)
+    batch_samples = config.batch_size * windows.window_samples
+    vad = model.vad if config.vad == "auto" else config.vad
+    if vad != "none":
+        plan = ChunkConfig.of_windows(config.window_seconds, config.overlap_seconds)
+        if pieces is not None and model.utterance_seconds is not None:
+            plan = ChunkConfig.of_utterances(model.utterance_seconds)
+        detector = make_detector(vad)
+        chunks = speech_chunks(blocks, detector, plan, hop=model.hop, rate=model.sample_rate)
+        return chunk_logits(model, chunks, batch_samples=batch_samples)
+    stretches = stitched_stretches(model, blocks, windows, config.batch_size)
     if pieces is None:
         return ((stretch.end, stretch.logits) for stretch in stretches)
-    batch_samples = config.batch_size * windows.window_samples
     return hear_pieces(model, stretches, pieces, batch_samples=batch_samples)
 
 

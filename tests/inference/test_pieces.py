@@ -167,6 +167,7 @@ class ToneHead(SpeechModel):
     """The real encoder with random weights; its head is fitted to hear tones."""
 
     utterance_seconds = UTTERANCE_SECONDS
+    vad = "none"
 
 
 @pytest.fixture(scope="module")
