@@ -61,6 +61,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="times and scores of words, in json",
     )
     _add_decoding(parser)
+    _add_computing(parser)
+
+
+def _add_computing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how it is computed").add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: cuda if there)")
     add(
         *_spellings("batch_size"),

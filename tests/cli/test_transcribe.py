@@ -12,7 +12,7 @@ from tests.tone_model import ToneModel, synthesize, write
 @pytest.fixture
 def run(monkeypatch):
     """Run the command with the model that hears tones."""
-    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path, device: ToneModel())
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path, **_: ToneModel())
 
     def run_with(*arguments):
         parser = argparse.ArgumentParser()
