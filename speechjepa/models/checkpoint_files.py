@@ -21,6 +21,15 @@ CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 """What the name of a file of tensors ends with."""
 KNOWN_CLASSES = ("argparse.Namespace", "fairseq.", "numpy.", "omegaconf.", "typing.")
 """Beginnings of the classes that training programs of this family store their settings with."""
+KNOWN_TYPES = frozenset(
+    [
+        *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+        *(f"__builtin__.{name}" for name in ("bool", "dict", "float", "int", "list", "long")),
+        *("__builtin__.str", "__builtin__.tuple", "__builtin__.unicode"),
+        *("collections.defaultdict", "_operator.getitem", "operator.getitem"),
+    ]
+)
+"""What omegaconf notes the types of settings with, under the names of Python 3 and Python 2."""
 MAX_PICKLE = 1 << 28
 """Bytes of the description of a checkpoint, its tensors aside; real ones have a few megabytes."""
 
@@ -67,9 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".safetensors":
         return dict(read_tensors(path))
-    names = _class_names(path)
-    known = sorted(name for name in names if name.startswith(KNOWN_CLASSES))
-    with torch.serialization.safe_globals([(StandIn, name) for name in known]):
+    known = KNOWN_TYPES.union(n for n in _class_names(path) if n.startswith(KNOWN_CLASSES))
+    with torch.serialization.safe_globals([(StandIn, name) for name in sorted(known)]):
         content = _load(path)
     if not isinstance(content, dict):
         raise ModelError(
@@ -130,7 +138,8 @@ def _load(path: Path) -> Any:
 
 
 def _is_torch(name: str) -> bool:
-    return name.startswith(("torch.", "collections.OrderedDict", *KNOWN_CLASSES))
+    known = ("torch.", "collections.OrderedDict", *KNOWN_CLASSES)
+    return name in KNOWN_TYPES or name.startswith(known)
 
 
 def _class_names(path: Path) -> list[str]:

@@ -8,6 +8,8 @@ import pickle
 import re
 import sys
 import types
+import typing
+from collections import defaultdict
 
 import pytest
 import torch
@@ -146,7 +148,9 @@ class DictConfig:
 
 class AnyNode:
     def __init__(self, value):
-        self._val, self._metadata = value, {}
+        self._val = value
+        types_of_settings = (str, int, typing.Any, typing.List[int])  # noqa: UP006
+        self._metadata = {"types": types_of_settings, "cache": defaultdict(dict)}
 
 
 @pytest.fixture
