@@ -42,6 +42,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--num_units", "--num-units", type=int, default=100, metavar="K", help="how many (100)"
     )
     fit.add_argument("--seed", type=int, default=0, help="of k-means (0)")
+    fit.add_argument(
+        "--phases",
+        type=int,
+        default=1,
+        metavar="N",
+        help="hear everything N times, each a part of a frame later: N times the frames (1)",
+    )
+    fit.add_argument(
+        "--change_penalty",
+        "--change-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="what a change of unit costs: more = fewer, longer units (0)",
+    )
     fit.add_argument("--split", help="only this split of the data")
     fit.add_argument("--format", default="auto", help="format of the data (default: look at it)")
     fit.add_argument("--data-root", type=Path, help="folder that paths are relative to")
@@ -110,6 +125,8 @@ def _fit(args: argparse.Namespace) -> int:
             layer=layer,
             num_units=args.num_units,
             seed=args.seed,
+            phases=args.phases,
+            change_penalty=args.change_penalty,
             progress=progress,
         )
     for item in skipped:

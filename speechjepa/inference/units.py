@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from speechjepa.audio.features import LogMel
 from speechjepa.audio.windows import WindowConfig, stream_windows
@@ -45,16 +46,19 @@ def frame_rate(model: SpeechModel) -> float:
     return model.sample_rate / model.hop
 
 
-def extract_frames(model: SpeechModel, layer: Layer, waveform: Tensor) -> Tensor:
+def extract_frames(
+    model: SpeechModel, layer: Layer, waveform: Tensor, *, phases: int = 1
+) -> Tensor:
     """Return the frames (T, D) of a layer, float32, of a recording of any length.
 
     Frames of "mel" are log-mel frames standardised over what is heard at once, as many in a row
-    joined as the encoder makes one frame of; T is the encoder's.
+    joined as the encoder makes one frame of; T is the encoder's, times `phases`.
 
     Args:
         model: Any model; of "mel", only its rate counts.
         layer: See `speechjepa.units.kmeans.Layer`.
         waveform: (S,) float32 in [-1, 1] at the model's rate.
+        phases: Times that it is heard, each a part of a frame later; their frames take turns.
 
     Raises:
         ConfigError: The encoder has no such layer.
@@ -67,8 +71,13 @@ def extract_frames(model: SpeechModel, layer: Layer, waveform: Tensor) -> Tensor
     )
     pieces = []
     for window, samples in stream_windows([waveform.cpu().numpy()], windows):
-        frames = _window_frames(model, layer, torch.from_numpy(samples)[None])
-        pieces.append(frames[window.frame_slice])
+        later = [
+            functional.pad(torch.from_numpy(samples[part:]), (0, part))
+            for part in (model.hop * phase // phases for phase in range(phases))
+        ]
+        heard = [_window_frames(model, layer, one[None]) for one in later]
+        frames = torch.stack(heard, dim=1)[window.frame_slice]  # (T, phases, D)
+        pieces.append(frames.flatten(0, 1))
     return torch.cat(pieces) if pieces else torch.zeros(0, _width(model, layer))
 
 
@@ -113,10 +122,11 @@ def check_encoder(model: SpeechModel, units: Units) -> None:
     Raises:
         ModelError: They are of another encoder, or of other frames per second.
     """
-    if units.frame_rate != frame_rate(model):
+    rate = frame_rate(model) * units.phases
+    if units.frame_rate != rate:
         raise ModelError(
             f"these units are of {units.frame_rate:g} frames per second, but this encoder makes "
-            f"{frame_rate(model):g}: give the model that they were fitted with"
+            f"{rate:g}: give the model that they were fitted with"
         )
     if units.encoder_checksum is None:
         return
@@ -134,7 +144,7 @@ def encode_units(model: SpeechModel, units: Units, waveform: Tensor) -> Tensor:
 
     The encoder is taken to be that of the units; `check_encoder` says so, once.
     """
-    return units(extract_frames(model, units.layer, waveform))
+    return units(extract_frames(model, units.layer, waveform, phases=units.phases))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +180,8 @@ def fit(
     layer: Layer,
     num_units: int,
     seed: int = 0,
+    phases: int = 1,
+    change_penalty: float = 0.0,
     progress: Callable[[int, float], None] = lambda files, seconds: None,
 ) -> tuple[Units, list[Skipped]]:
     """Fit units to recordings; one that cannot be read is left out, and said.
@@ -180,13 +192,20 @@ def fit(
         layer: See `speechjepa.units.kmeans.Layer`.
         num_units: K.
         seed: Of k-means and of the draw of frames where there are more than it needs.
+        phases: See `Units`.
+        change_penalty: See `Units`.
         progress: Told how many recordings were heard, and their seconds.
 
     Raises:
-        ConfigError: There is no such layer.
+        ConfigError: There is no such layer; a setting is out of its range.
         DataError: Too little could be heard.
     """
     check_layer(model, layer)
+    if phases < 1 or model.hop % phases or change_penalty < 0:
+        raise ConfigError(
+            f"`phases` must divide the hop of {model.hop} samples and `change_penalty` must be 0 "
+            f"or more, but they are {phases} and {change_penalty} instead"
+        )
     kept: list[NDArray[np.float32]] = []
     skipped: list[Skipped] = []
     order = np.random.default_rng(seed).permutation(len(utterances)).tolist()
@@ -201,7 +220,7 @@ def fit(
             reason, path = error.reason, str(utterance.audio_path)
             skipped.append(Skipped(id=utterance.id, audio_path=path, reason=reason))
             continue
-        frames = extract_frames(model, layer, waveform)
+        frames = extract_frames(model, layer, waveform, phases=phases)
         kept.append(frames.numpy())
         num_frames += len(frames)
         progress(1, len(waveform) / model.sample_rate)
@@ -210,5 +229,12 @@ def fit(
         raise DataError(f"no recording could be read of {len(utterances)}{first}")
     units = fit_units(torch.from_numpy(np.concatenate(kept)[:MAX_FRAMES]), num_units, seed)
     checksum = None if layer == "mel" else encoder_checksum(model.encoder)
-    rate = frame_rate(model)
-    return replace(units, layer=layer, frame_rate=rate, encoder_checksum=checksum), skipped
+    made = replace(
+        units,
+        layer=layer,
+        frame_rate=frame_rate(model) * phases,
+        encoder_checksum=checksum,
+        phases=phases,
+        change_penalty=change_penalty,
+    )
+    return made, skipped

@@ -9,14 +9,15 @@ import torch
 from speechjepa.audio.augment import mask_features, perturb_speed
 from speechjepa.data.batches import Batch
 from speechjepa.models.encoder import Encoder, EncoderOutput
+from speechjepa.nn.transformer import Chunks
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.streaming import draw_chunks, draw_gain
 
 
 def encode_augmented(
     encoder: Encoder, batch: Batch, config: FinetuneConfig, *, frozen: bool
-) -> EncoderOutput:
-    """Return the output of an encoder that hears an augmented batch.
+) -> tuple[EncoderOutput, Chunks | None]:
+    """Return the output of an encoder that hears an augmented batch, and the chunks of a stream.
 
     What is drawn depends on the first utterance's key alone, so that a resumed run draws the same.
 
@@ -50,4 +51,4 @@ def encode_augmented(
         generator=generator,
     )
     with torch.set_grad_enabled(learns and not frozen):
-        return encoder.contextualize(features, frames, **chunked)
+        return encoder.contextualize(features, frames, **chunked), chunked.get("chunks")

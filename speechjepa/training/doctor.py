@@ -22,6 +22,11 @@ BLANK_READINGS = 20
 MAX_NAMED = 20
 
 
+def in_words(name: str) -> str:
+    """Return what an error rate is called in messages."""
+    return name.upper() if len(name) == 3 else name.replace("_", " ")
+
+
 class CtcDoctor:
     """Collects readings; each finding is logged once and appended to a file.
 
@@ -97,21 +102,24 @@ class CtcDoctor:
             "finetune.precision=float32.",
         )
 
-    def heard(self, step: int, cer: float) -> None:
-        """Take a reading of the dev error."""
-        if cer > 1.0:
+    def heard(self, step: int, name: str, rate: float) -> None:
+        """Take a reading of a dev error rate."""
+        if rate > 1.0:
             self._once(
                 step,
-                "cer_above_one",
-                f"step {step}: dev CER is {cer:.0%}: the model writes far more than is said.",
+                f"{name}_above_one",
+                f"step {step}: dev {in_words(name)} is {rate:.0%}: the model writes far more than "
+                "is said.",
             )
 
     def conclude(self, best: dict[str, Any]) -> None:
         """Say which state was kept."""
-        if best["cer"] is None:
+        rates = {name: rate for name, rate in best.items() if name != "step"}
+        if None in rates.values():
             message = f"kept the last step ({best['step']}): there is no dev data to choose by"
         else:
-            message = f"kept step {best['step']}: dev CER {best['cer']:.1%}, WER {best['wer']:.1%}"
+            told = ", ".join(f"{in_words(name)} {rate:.1%}" for name, rate in rates.items())
+            message = f"kept step {best['step']}: dev {told}"
         if self._misfits:
             message += f"; {self._misfits} training utterances did not fit their frames"
         self._find(best["step"], "kept", message, quiet=False)

@@ -28,7 +28,10 @@ Layer = int | Literal["mel"]
 class Units:
     """K kinds of sound, and the frames that they are found in.
 
-    A frame belongs to the unit whose centroid is nearest, once each channel is standardised.
+    A frame belongs to the unit whose centroid is nearest, once each channel is standardised. With
+    a `change_penalty`, the sequence with the least sum of squared distances and penalties is taken
+    instead (Kamper and van Niekerk, 2021, https://arxiv.org/abs/2012.07551): single frames between
+    two sounds then become neither a unit of their own nor now this and now that one.
     """
 
     centroids: Tensor
@@ -43,6 +46,13 @@ class Units:
     """Frames per second (Hz)."""
     encoder_checksum: str | None = None
     """SHA-256 of the weights of the encoder; None = no encoder (log-mel frames)."""
+    phases: int = 1
+    """Times that the encoder hears a recording, each a part of a frame later: so many times its
+    frames per second. What a sequence is then depends less on where its first frame begins."""
+    change_penalty: float = 0.0
+    """What a change of unit costs, in mean squared distances of a frame to its centroid."""
+    distance: float = 1.0
+    """That mean squared distance, of standardised frames."""
 
     def __post_init__(self) -> None:
         if self.centroids.dim() != 2 or not len(self.centroids):
@@ -80,7 +90,10 @@ class Units:
                 f"but is {tuple(features.shape)} instead: these units were made of other frames"
             )
         standard = (features.detach().float().cpu() - self.mean) / self.scale
-        return torch.cdist(standard[None], self.centroids[None])[0].argmin(dim=1)
+        distances = torch.cdist(standard[None], self.centroids[None])[0]  # (T, K)
+        if not self.change_penalty or not len(distances):
+            return distances.argmin(dim=1)
+        return _smoothest(distances.square(), self.change_penalty * self.distance)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the units to a folder; return it."""
@@ -93,6 +106,9 @@ class Units:
             "layer": self.layer,
             "frame_rate": self.frame_rate,
             "encoder_checksum": self.encoder_checksum,
+            "phases": self.phases,
+            "change_penalty": self.change_penalty,
+            "distance": self.distance,
         }
         partial = folder / (CENTROIDS_FILE + ".partial")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
@@ -111,6 +127,9 @@ class _Settings:
     layer: Layer
     frame_rate: float
     encoder_checksum: str | None
+    phases: int
+    change_penalty: float
+    distance: float
 
 
 def load_units(folder: str | os.PathLike[str]) -> Units:
@@ -140,6 +159,9 @@ def load_units(folder: str | os.PathLike[str]) -> Units:
             layer=settings.layer,
             frame_rate=settings.frame_rate,
             encoder_checksum=settings.encoder_checksum,
+            phases=settings.phases,
+            change_penalty=settings.change_penalty,
+            distance=settings.distance,
         )
     except KeyError as error:
         raise ModelError(f"{weights}: lacks `{error.args[0]}`; fit the units again") from error
@@ -168,8 +190,12 @@ def _checked(entry: object, path: Path) -> _Settings:
     settings = _Settings(**{name: entry[name] for name in names})
     layer, rate, checksum = settings.layer, settings.frame_rate, settings.encoder_checksum
     is_layer = layer == "mel" or (type(layer) is int and layer >= 0)
-    is_rate = isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0
-    if not (is_layer and is_rate and (checksum is None or isinstance(checksum, str))):
+    numbers = (rate, settings.change_penalty, settings.distance)
+    are_numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers)
+    are_numbers = are_numbers and rate > 0 and min(numbers) >= 0
+    is_count = type(settings.phases) is int and settings.phases >= 1
+    has_encoder = checksum is None or isinstance(checksum, str)
+    if not (is_layer and are_numbers and is_count and has_encoder):
         raise ModelError(f"{path}: has a value of the wrong kind: {asdict(settings)}")
     return settings
 
@@ -207,4 +233,21 @@ def fit_units(features: Tensor, num_units: int, seed: int = 0) -> Units:
     )
     clusters.fit(((frames - mean) / scale).numpy())
     centroids = torch.from_numpy(clusters.cluster_centers_).float()
-    return Units(centroids=centroids, mean=mean, scale=scale)
+    distance = float(clusters.inertia_) / len(frames)
+    return Units(centroids=centroids, mean=mean, scale=scale, distance=distance)
+
+
+def _smoothest(costs: Tensor, change: float) -> Tensor:
+    """Return the sequence (T,) with the least sum of costs (T, K) and of changes: Viterbi's."""
+    best = costs[0]
+    before = []
+    places = torch.arange(costs.shape[1])
+    for cost in costs[1:]:
+        least, place = best.min(dim=0)
+        stays = best <= least + change
+        before.append(torch.where(stays, places, place))
+        best = torch.where(stays, best, least + change) + cost
+    sequence = [int(best.argmin())]
+    for pointers in reversed(before):
+        sequence.append(int(pointers[sequence[-1]]))
+    return torch.tensor(sequence[::-1])

@@ -46,12 +46,9 @@ def test_the_same_settings_are_left_alone_and_others_replace(tmp_path: Path) -> 
     before = (folder / "corpus.json").stat().st_mtime_ns
     make_pairs(folder, one, num_workers=1)
     assert (folder / "corpus.json").stat().st_mtime_ns == before
-    unwritten = PhrasePairs(
-        train_pairs=1, dev_pairs=1, test_pairs=1, kinds=("territory",), target_is_written=False
-    )
-    make_pairs(folder, unwritten, num_workers=1)
-    assert "translation" not in rows(folder, "train")[0]
-    assert "translation" in rows(folder, "dev")[0]
+    other = PhrasePairs(train_pairs=1, dev_pairs=1, test_pairs=1, kinds=("territory",), target="fr")
+    make_pairs(folder, other, num_workers=1)
+    assert "fr" in rows(folder, "train")[0]["translation"]
 
 
 def test_every_language_can_be_either_side() -> None:

@@ -148,3 +148,17 @@ def test_the_checksum_survives_the_disk(tmp_path) -> None:
     model = _model()
     again = load(save_bundle(model.bundle, tmp_path))
     assert encoder_checksum(again.encoder) == encoder_checksum(model.encoder)
+
+
+def test_phases_are_frames_between_frames(recordings) -> None:
+    model = _model()
+    waveform = torch.from_numpy(_tones(2.0))
+    once, twice = (extract_frames(model, 1, waveform, phases=n) for n in (1, 2))
+    assert len(twice) == 2 * len(once)
+    assert torch.allclose(twice[::2], once, atol=1e-5)
+    units, _ = fit(model, _utterances(recordings), layer=1, num_units=4, phases=2)
+    assert units.frame_rate == 2 * model.sample_rate / model.hop
+    check_encoder(model, units)
+    assert len(encode_units(model, units, waveform)) == len(twice)
+    with pytest.raises(ConfigError, match="`phases` must divide the hop"):
+        fit(model, _utterances(recordings), layer=1, num_units=4, phases=7)

@@ -295,10 +295,10 @@ def test_an_utterance_longer_than_a_batch_is_a_batch_by_itself(tmp_path):
 def test_the_doctors_findings_survive_a_resume_and_are_not_repeated(tmp_path):
     path = tmp_path / "doctor.jsonl"
     doctor = CtcDoctor(path)
-    doctor.heard(5, 1.5)
-    doctor.heard(9, 1.5)
+    doctor.heard(5, "cer", 1.5)
+    doctor.heard(9, "cer", 1.5)
     resumed = CtcDoctor(path, resume_step=7)
-    resumed.heard(8, 1.5)
+    resumed.heard(8, "cer", 1.5)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5]
     CtcDoctor(path)
     assert path.read_text() == ""

@@ -73,8 +73,8 @@ def test_chunks_reach_the_encoder_and_a_resumed_run_draws_the_same():
     waveform = 0.1 * torch.randn(1, 16000)
     one = torch.tensor([1])
     batch = Batch(waveform, torch.tensor([16000]), one, one)
-    features = encode_augmented(encoder, batch, config, frozen=False).features
-    assert torch.equal(features, encode_augmented(encoder, batch, config, frozen=False).features)
+    features = encode_augmented(encoder, batch, config, frozen=False)[0].features
+    assert torch.equal(features, encode_augmented(encoder, batch, config, frozen=False)[0].features)
     generator = torch.Generator().manual_seed(1)
     gain = draw_gain(generator)
     expected = encoder.encode_in_chunks(gain * waveform, batch.lengths, Chunks(4, 32)).features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,3 +101,18 @@ def test_a_damaged_folder_is_named(tmp_path) -> None:
     (folder / "units.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="units.safetensors: cannot be read"):
         load_units(folder)
+
+
+def test_a_change_of_unit_is_made_only_where_it_pays() -> None:
+    units = Units(
+        centroids=torch.tensor([[0.0], [1.0]]),
+        mean=torch.zeros(1),
+        scale=torch.ones(1),
+        change_penalty=2.0,
+        distance=0.5,
+    )
+    # Squared distances to 0 and to 1; a change costs 2 * 0.5 = 1. Following the single frame at 1
+    # would save 1 and cost 2; following the last three saves 3 and costs 1.
+    frames = torch.tensor([[0.0], [1.0], [0.0], [0.0], [1.0], [1.0], [1.0]])
+    assert units(frames).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert replace(units, change_penalty=0.0)(frames).tolist() == [0, 1, 0, 0, 1, 1, 1]

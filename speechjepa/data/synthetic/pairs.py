@@ -44,8 +44,6 @@ class PhrasePairs:
     """Language that is spoken by many voices, a code of `LANGUAGES`."""
     target: str = "en"
     """Language that one voice speaks, another code of `LANGUAGES`."""
-    target_is_written: bool = True
-    """Whether `train` has the text of the target; `dev` and `test` always have, to measure by."""
     kinds: tuple[str, ...] = ("date", "time", "amount", "measure", "territory")
     """What is talked about, some of `KINDS`."""
     most_parts: int = 2
@@ -159,8 +157,6 @@ def _write_split(
             rows.append(row | {"duration": durations[2 * place]})
     with open(folder / "metadata.jsonl", "w", encoding="utf-8") as file:
         for row in rows:
-            if split == "train" and not settings.target_is_written:
-                row = {name: value for name, value in row.items() if name != "translation"}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return rows
 
