@@ -21,6 +21,8 @@ const clock = (seconds) => {
   const rest = `${Math.floor(whole / 60) % 60}:${String(whole % 60).padStart(2, "0")}`;
   return hours ? `${hours}:${rest.padStart(5, "0")}` : rest;
 };
+const duration = (seconds) =>
+  seconds < 7200 ? `${Math.round(seconds / 60)} minutes` : `${Math.round(seconds / 360) / 10} hours`;
 const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
 const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 
@@ -300,7 +302,7 @@ async function greet() {
   const health = await (await fetch("health")).json();
   limits = health.limits;
   $("model").textContent = health.model;
-  $("limits").textContent = `Any audio or video, up to ${Math.round(limits.recording_seconds / 60)} minutes and ${megabytes(limits.upload_bytes)}`;
+  $("limits").textContent = `Any audio or video, up to ${duration(limits.recording_seconds)} and ${megabytes(limits.upload_bytes)}`;
   if (health.languages.length < 2) return;
   $("language-field").hidden = false;
   $("language").append(new Option("any", ""));
