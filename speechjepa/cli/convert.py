@@ -108,19 +108,27 @@ def _read(args: argparse.Namespace) -> Bundle:
             raise ConfigError("--heads goes with a checkpoint file, of fairseq or torchaudio")
         return read_checkpoint_file(source, args.heads)
     if not source.exists() and args.source.count("/") == 1:
-        source = _fetch(args.source)
+        source = _fetch(args.source, args.language)
     return load(source, language=args.language).bundle
 
 
-def _fetch(name: str) -> Path:
-    """Return where a checkpoint of the hub is, after fetching it once."""
+def _fetch(name: str, language: str | None) -> Path:
+    """Return where a checkpoint of the hub is, after fetching it once.
+
+    MMS has an adapter of 9 MB for each of a thousand languages: the one asked for is fetched.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     from speechjepa.errors import ModelError
+    from speechjepa.models.published import adapter_languages, find_language
 
-    wanted = ["*.json", "*.safetensors", "pytorch_model*.bin", "adapter.*.bin"]
+    wanted = ["*.json", "model*.safetensors", "pytorch_model*.bin"]
     try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
+        known = adapter_languages(folder)
+        if known:
+            wanted.append(f"adapter.{find_language(folder, language, known)}.*")
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]

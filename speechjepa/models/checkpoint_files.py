@@ -119,6 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
+    _refuse_what_swells(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -135,6 +136,18 @@ def _load(path: Path) -> Any:
         raise ModelError(
             f"{path}: is damaged, or holds more than tensors: {_reason(error)}"
         ) from error
+
+
+def _refuse_what_swells(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is: torch stores without compression."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > path.stat().st_size:
+                raise ModelError(f"{path}: is damaged: it would unpack to {size / 1e6:.0f} MB")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: the weights cannot be read: {error}") from error
 
 
 def _is_torch(name: str) -> bool:

@@ -114,9 +114,9 @@ def read_published(folder: str | Path, language: str | None = None) -> Bundle:
     folder = Path(folder)
     settings = read_json(folder / CONFIG_FILE)
     family = settings.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         known = ", ".join(FAMILIES)
-        reason = f" ({ELSEWHERE[family]})" if family in ELSEWHERE else ""
+        reason = f" ({ELSEWHERE[family]})" if str(family) in ELSEWHERE else ""
         raise ModelError(
             f"{folder}: is of the type {family!r}{reason}; those that can be read: {known}"
         )
@@ -259,12 +259,15 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
     ):
         if (folder / index_name).exists():
-            parts = sorted(set(read_json(folder / index_name).get("weight_map", {}).values()))
+            weight_map = read_json(folder / index_name).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise ModelError(f"{folder / index_name}: has no `weight_map`")
+            parts = sorted({str(part) for part in weight_map.values()})
         elif (folder / name).exists():
             parts = [name]
         else:
             continue
-        return _join(read_tensors(folder / Path(str(part)).name) for part in parts)
+        return _join(read_tensors(folder / Path(part).name) for part in parts)
     raise ModelError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin")
 
 
@@ -272,11 +275,32 @@ def _join(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _languages(folder: Path) -> list[str]:
-    """Return the languages that have a vocabulary of their own."""
+def adapter_languages(folder: Path) -> list[str]:
+    """Return the languages that have a vocabulary of their own, in a folder of `transformers`."""
     path = folder / "vocab.json"
     vocabulary = read_json(path) if path.exists() else {}
     return [key for key, value in vocabulary.items() if isinstance(value, dict)]
+
+
+def find_language(folder: Path, language: str | None, known: Iterable[str]) -> str:
+    """Return the code that a folder has for a language.
+
+    Raises:
+        ModelError: It has none, or the language is not given.
+    """
+    codes = sorted(known)
+    listed = ", ".join(codes[:20]) + (", ..." if len(codes) > 20 else "")
+    if language is None:
+        raise ModelError(
+            f"{folder}: say which language: {listed}. Where none can be given, convert it first: "
+            "`speechjepa convert SRC DST --language CODE`"
+        )
+    found = match_language(language, codes)
+    if found is None:
+        close = nearest_languages(language, codes)
+        others = f"the nearest: {', '.join(close)}" if close else f"it has {listed or 'none'}"
+        raise ModelError(f"{folder}: has no adapter for {language!r}; {others}")
+    return found
 
 
 def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
@@ -286,27 +310,9 @@ def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
         for suffix in ("bin", "safetensors")
         for path in folder.glob(f"adapter.*.{suffix}")
     }
-    if language is None:
-        if not files:  # the adapters of its one language are in the model itself
-            return {}
-        codes = ", ".join(sorted(files)[:20]) + (", ..." if len(files) > 20 else "")
-        raise ModelError(
-            f"{folder}: say which language: {codes}. Where none can be given, convert it first: "
-            "`speechjepa convert SRC DST --language CODE`"
-        )
-    found = match_language(language, sorted(files))
-    if found is None:
-        raise ModelError(f"{folder}: has no adapter for {language!r}; {_others(language, files)}")
-    return read_tensors(files[found])
-
-
-def _others(language: str | None, known: Iterable[str]) -> str:
-    codes = sorted(known)
-    close = nearest_languages(language or "", codes)
-    if close:
-        return f"the nearest: {', '.join(close)}"
-    listed = ", ".join(codes[:20]) + (", ..." if len(codes) > 20 else "")
-    return f"it has {listed or 'none'}"
+    if language is None and not files:  # the adapters of its one language are in the model itself
+        return {}
+    return read_tensors(files[find_language(folder, language, files)])
 
 
 def _symbols(folder: Path, language: str | None) -> dict[str, int]:
@@ -315,16 +321,12 @@ def _symbols(folder: Path, language: str | None) -> dict[str, int]:
     if not path.exists():
         raise ModelError(f"{folder}: has a CTC head, but no vocab.json that says what it writes")
     ids = read_json(path)
-    if _languages(folder):
-        found = None if language is None else match_language(language, sorted(ids))
-        if found is None:
-            raise ModelError(f"{path}: no vocabulary for {language!r}; {_others(language, ids)}")
-        return ids[found]
-    return ids
+    known = adapter_languages(folder)
+    return ids[find_language(folder, language, known)] if known else ids
 
 
 def order_vocabulary(
-    ids: Mapping[str, int], blank: int, where: Path
+    ids: Mapping[str, int], blank: Any, where: Path
 ) -> tuple[Vocabulary, list[int]]:
     """Return the vocabulary with the blank first, and where each symbol is in the head.
 
@@ -332,7 +334,7 @@ def order_vocabulary(
         ModelError: The ids are no such numbers, or there is no word boundary.
     """
     symbols = {index: symbol for symbol, index in ids.items() if type(index) is int}
-    if blank not in symbols or set(symbols) != set(range(len(ids))):
+    if type(blank) is not int or blank not in symbols or set(symbols) != set(range(len(ids))):
         raise ModelError(f"{where}: the ids must be 0 to {len(ids) - 1}, the blank {blank} too")
     order = [blank, *(index for index in sorted(symbols) if index != blank)]
     names = [BLANK, *(symbols[index] for index in order[1:])]

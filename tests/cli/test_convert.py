@@ -37,3 +37,37 @@ def test_what_cannot_be_fetched_is_an_error(tmp_path, capsys, monkeypatch):
     assert "facebook/none: no such folder, and it cannot be fetched: no network" in (
         capsys.readouterr().err
     )
+
+
+def test_of_a_checkpoint_with_many_adapters_one_is_fetched(tmp_path, capsys, monkeypatch):
+    import huggingface_hub
+
+    (tmp_path / "vocab.json").write_text('{"swh": {}, "fra": {}, "deu": {}}')
+    asked = []
+
+    def fetch(name, allow_patterns):
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    main(["convert", "facebook/mms", str(tmp_path / "new"), "--language", "Swahili"])
+    assert [p for p in asked[1] if "adapter" in p] == ["adapter.swh.*"]
+    assert main(["convert", "facebook/mms", str(tmp_path / "new"), "--language", "ell"]) == 2
+    assert "no adapter for 'ell'; it has deu, fra, swh" in capsys.readouterr().err
+    assert len(asked) == 3, "refused before any weights are fetched"
+
+
+def test_heads_are_for_checkpoint_files(tmp_path, capsys):
+    assert main(["convert", str(tmp_path), str(tmp_path / "new"), "--heads", "4"]) == 2
+    assert "--heads goes with a checkpoint file" in capsys.readouterr().err
+
+
+def test_a_file_of_torchaudio_becomes_a_bundle(tmp_path):
+    import torch
+
+    from tests.models.test_published_files import torchaudio_model
+
+    state = torchaudio_model("base", aux_num_out=None).state_dict()
+    torch.save(state, tmp_path / "a.pt")
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "new"), "--heads", "4"]) == 0
+    assert load_bundle(tmp_path / "new").encoder.config.num_heads == 4

@@ -7,10 +7,11 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from speechjepa.errors import DataError, ModelError
 from speechjepa.models.bundle import load_bundle, load_init, save_bundle
-from speechjepa.models.published import read_published
+from speechjepa.models.published import SIZES, read_published
 from speechjepa.models.published_write import write_published
 from speechjepa.nn.waveform_encoder import normalize_waveform
 from speechjepa.text.normalize import normalize_text
@@ -302,6 +303,43 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="neither model.safetensors nor"):
         load_bundle(folder)
+
+
+JUNK = (None, [], "x", -1, 10**12, [10**9] * 7)
+
+
+def test_whatever_the_settings_say_there_is_a_model_or_one_clear_error(tmp_path, monkeypatch):
+    """No lie in a JSON file costs more than an error: no other exception, and no memory."""
+    folder = stored(published("wavlm-large"), tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    monkeypatch.setattr("speechjepa.models.published.read_tensors", lambda _: dict(tensors))
+    files = {
+        "config.json": ["model_type", "pad_token_id", "num_buckets", "max_bucket_distance"],
+        "preprocessor_config.json": ["do_normalize"],
+        "vocab.json": ["E"],
+        "model.safetensors.index.json": ["weight_map"],
+    }
+    files["config.json"] += [*SIZES.values(), "num_conv_pos_embeddings", "feat_extract_norm"]
+    files["config.json"] += ["do_stable_layer_norm", "hidden_act", "adapter_attn_dim"]
+    refused = 0
+    for name, keys in files.items():
+        path = folder / name
+        content = path.read_text() if path.exists() else "{}"
+        for key in keys:
+            for junk in JUNK:
+                path.write_text(json.dumps(json.loads(content) | {key: junk}))
+                try:
+                    load_bundle(folder)
+                except ModelError as error:
+                    assert str(folder) in str(error) and len(str(error)) < 1000
+                    refused += 1
+        path.write_text(content)
+        for damaged in ("[]", "{", "null", "[" * 10_000):
+            path.write_text(damaged)
+            with pytest.raises(ModelError):
+                load_bundle(folder)
+        path.unlink() if name.endswith("index.json") else path.write_text(content)
+    assert refused > 120
 
 
 def test_a_pickle_is_not_executed(tmp_path):

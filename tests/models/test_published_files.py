@@ -9,6 +9,7 @@ import re
 import sys
 import types
 import typing
+import zipfile
 from collections import defaultdict
 
 import pytest
@@ -364,6 +365,16 @@ def test_what_is_damaged_or_lies_is_one_clear_error(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ModelError, match="is damaged"):
             load_bundle(path)
+
+
+def test_an_archive_that_swells_is_refused_before_it_does(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"\0" * 50_000_000)
+        archive.writestr("a/version", b"3")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ModelError, match="would unpack to 50 MB"):
+        load_bundle(path)
 
 
 L1_NORM = "encoder.layers.1.final_layer_norm.weight"
