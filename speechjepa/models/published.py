@@ -116,7 +116,7 @@ def read_published(folder: str | Path, language: str | None = None) -> Bundle:
     family = settings.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
         known = ", ".join(FAMILIES)
-        reason = f" ({ELSEWHERE[family]})" if str(family) in ELSEWHERE else ""
+        reason = f" ({ELSEWHERE[str(family)]})" if str(family) in ELSEWHERE else ""
         raise ModelError(
             f"{folder}: is of the type {family!r}{reason}; those that can be read: {known}"
         )
