@@ -19,7 +19,7 @@ SRC is one of
   a checkpoint file of fairseq or torchaudio (.pt, .pth, .bin, .safetensors): wav2vec 2.0, HuBERT,
   WavLM. The symbols of a CTC head come from dict.ltr.txt or vocab.json beside the file.
 Nothing in a checkpoint is executed. Every command takes such a SRC as its model too, and training
-as its --init; converting once saves the reading.
+as its --init (what is on the hub has to be converted first); converting saves the reading.
 
   speechjepa convert facebook/mms-1b-all mms-swahili --language swh
   speechjepa convert xlsr_53_56k.pt xlsr
@@ -107,29 +107,4 @@ def _read(args: argparse.Namespace) -> Bundle:
         if not source.is_file():
             raise ConfigError("--heads goes with a checkpoint file, of fairseq or torchaudio")
         return read_checkpoint_file(source, args.heads)
-    if not source.exists() and args.source.count("/") == 1:
-        source = _fetch(args.source, args.language)
     return load(source, language=args.language).bundle
-
-
-def _fetch(name: str, language: str | None) -> Path:
-    """Return where a checkpoint of the hub is, after fetching it once.
-
-    MMS has an adapter of 9 MB for each of a thousand languages: the one asked for is fetched.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    from speechjepa.errors import ModelError
-    from speechjepa.models.published import adapter_languages, find_language
-
-    wanted = ["*.json", "model*.safetensors", "pytorch_model*.bin"]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
-        known = adapter_languages(folder)
-        if known:
-            wanted.append(f"adapter.{find_language(folder, language, known)}.*")
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{name}: no such folder, and it cannot be fetched: {reason}") from error

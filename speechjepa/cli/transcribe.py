@@ -37,7 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add = parser.add_argument
     files = "audio, video, or folders of them"
     live.add_arguments(parser, add("inputs", nargs="+", metavar="FILE|FOLDER", help=files))
-    add("--model", required=True, metavar="M", help="a fine-tuned bundle, or a run's folder")
+    add(
+        "--model",
+        required=True,
+        metavar="M",
+        help="a fine-tuned bundle, a run's folder, or a published checkpoint (see `convert`)",
+    )
     add(
         *_spellings("output_dir", "-o"),
         dest="output_dir",

@@ -15,6 +15,7 @@ from speechjepa.errors import ModelError
 from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import EncoderOutput
+from speechjepa.models.hub import fetch_published, is_hub_name
 from speechjepa.models.shipped import shipped_encoder
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
@@ -215,8 +216,9 @@ def load(
 
     Args:
         path: The folder, or a run's folder that holds `self_training/bundle`, `finetune/bundle` or
-            `pretrain/bundle`;
-            "shipped" is the model that comes with the package, which writes phones.
+            `pretrain/bundle`; a folder of `transformers`, or OWNER/NAME of the hub; a checkpoint
+            file of fairseq or torchaudio; "shipped" is the model that comes with the package, which
+            writes phones.
         device: "cpu", "cuda", ...
         language: Which adapter and vocabulary, of a published checkpoint with several (MMS).
 
@@ -226,6 +228,8 @@ def load(
     path = Path(path)
     if path == Path("shipped") and not path.exists():
         path = shipped_encoder()
+    elif not path.exists() and is_hub_name(path):
+        path = fetch_published(str(path), language)
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:

@@ -33,7 +33,7 @@ def starting_bundle(recipe: Recipe) -> Path | None:
             return path
     raise ConfigError(
         f"`init` must be a model, or a run folder with one, or shipped or fresh, but {init} "
-        "holds none"
+        "holds none (what is on the hub is fetched by `speechjepa convert OWNER/NAME FOLDER`)"
     )
 
 

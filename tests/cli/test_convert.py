@@ -71,3 +71,23 @@ def test_a_file_of_torchaudio_becomes_a_bundle(tmp_path):
     torch.save(state, tmp_path / "a.pt")
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "new"), "--heads", "4"]) == 0
     assert load_bundle(tmp_path / "new").encoder.config.num_heads == 4
+
+
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    from speechjepa.models.hub import is_hub_name
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert is_hub_name("facebook/mms-1b-all")
+    for path in ("runs/quickstrat", "model", "a/b/c", "../model", "~/model", "/model", "./a/b"):
+        assert not is_hub_name(path), path
+
+
+def test_a_model_may_be_named_as_on_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    from speechjepa.inference.model import load
+
+    folder = stored(published("wavlm-base"), tmp_path / "m")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    assert load("microsoft/wavlm").encoder.config.bias_buckets == 16
