@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import soundfile
 
 from speechjepa.data.synthetic import corpus, espeak
 from speechjepa.data.synthetic import text as synthetic_text
-from speechjepa.data.synthetic.acoustics import disturb
+from speechjepa.data.synthetic.acoustics import disturb, disturb_and_place
 from speechjepa.data.synthetic.corpus import SyntheticCorpus, make_corpus
 from speechjepa.data.synthetic.espeak import espeak_languages, phonemes, synthesise
 from speechjepa.data.synthetic.text import LANGUAGES, Meaning, draw_meaning, express
@@ -64,6 +65,17 @@ def test_speech_is_float32_at_the_rate_that_was_asked_for() -> None:
     assert len(half.waveform) == pytest.approx(len(slow.waveform) / 2, abs=2)
     fast = synthesise("hello wonderful world", "en-us", rate=240)
     assert len(fast.waveform) < 0.75 * len(slow.waveform)
+
+
+def test_words_end_where_a_pause_or_the_next_word_begins() -> None:
+    speech = synthesise("hoy es martes, doce de mayo", "es", voice="m6", formant_ratio=1.05)
+    for word, behind in itertools.pairwise(speech.words):
+        assert word.start < word.end <= behind.start
+    martes, doce = speech.words[2:4]
+    assert doce.start - martes.end > 0.1, "the comma"
+    samples = speech.waveform[round(16000 * (martes.end + 0.03)) : round(16000 * doce.start)]
+    assert np.abs(samples).max() < 0.1 * np.abs(speech.waveform).max()
+    assert len(speech.waveform) / 16000 - speech.words[-1].end > 0.2, "the silence at the end"
 
 
 def test_word_times_rise_and_point_at_the_words_of_the_text() -> None:
@@ -292,3 +304,13 @@ def test_disturbed_speech_differs_from_clean_and_is_reproducible() -> None:
     np.testing.assert_array_equal(first, again)
     assert len(first) != len(other)
     assert first.dtype == np.float32 and np.isfinite(first).all()
+
+
+def test_disturbed_speech_is_later_by_what_is_said() -> None:
+    click = np.zeros(16000, np.float32)
+    click[4000:4100] = 0.5
+    for seed in range(8):
+        waveform, later = disturb_and_place(click, np.random.default_rng(seed), 16000)
+        loudest = int(np.abs(waveform).argmax()) / 16000
+        assert 0.25 - 0.001 <= loudest - later <= 0.2625
+        assert np.array_equal(waveform, disturb(click, np.random.default_rng(seed), 16000))

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechjepa.errors import DataError
-from speechjepa.inference.align import align_tokens, align_words, frames_needed
+from speechjepa.inference.align import EDGE_SECONDS, align_tokens, align_words, frames_needed
 from speechjepa.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(["<blank>", "|", "a", "b", "c"])
@@ -16,14 +16,29 @@ def logits_of(path, confidence=8.0):
     return confidence * torch.nn.functional.one_hot(torch.tensor(ids), len(VOCABULARY)).float()
 
 
-def test_words_are_found_where_they_were_said():
+def times_of(path, text, frame_seconds=0.1):
+    words = align_words(logits_of(path), text, VOCABULARY, frame_seconds=frame_seconds)
+    return [(word.start, word.end) for word in words]
+
+
+def test_words_are_found_where_they_were_said_with_a_little_around_them():
     words = align_words(logits_of("--aab-|--cc-"), "ab c", VOCABULARY, frame_seconds=0.1)
     assert [word.word for word in words] == ["ab", "c"]
     assert [(word.start, word.end) for word in words] == [
-        (pytest.approx(0.2), pytest.approx(0.5)),
-        (pytest.approx(0.9), pytest.approx(1.1)),
+        (pytest.approx(0.2 - EDGE_SECONDS), pytest.approx(0.5 + EDGE_SECONDS)),
+        (pytest.approx(0.9 - EDGE_SECONDS), pytest.approx(1.1 + EDGE_SECONDS)),
     ]
     assert all(0.99 < word.score <= 1 for word in words)
+
+
+def test_words_close_together_share_what_is_between_them():
+    assert times_of("a|b", "a b", 0.02) == [
+        (0.0, pytest.approx(0.03)),
+        (pytest.approx(0.03), pytest.approx(0.06)),
+    ]
+    first, second = times_of("-a---|---b-", "a b", 0.01)
+    assert first == (0.0, pytest.approx(0.04))
+    assert second == (pytest.approx(0.07), pytest.approx(0.11))
 
 
 def test_the_score_is_the_mean_posterior_of_the_characters():

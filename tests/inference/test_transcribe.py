@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.inference.align import EDGE_SECONDS
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter
 from speechjepa.inference.transcribe import (
@@ -84,8 +85,8 @@ def test_the_result_has_whispers_shape(tmp_path):
     first, second = result["segments"]
     assert (first["id"], first["text"], second["id"], second["text"]) == (0, "abc def", 1, "gh")
     assert [word["word"] for word in first["words"]] == ["abc", "def"]
-    assert first["start"] == first["words"][0]["start"] == 0.5
-    assert second["end"] == pytest.approx(result["duration"] - 0.04)
+    assert first["start"] == first["words"][0]["start"] == 0.5 - EDGE_SECONDS
+    assert second["end"] == pytest.approx(result["duration"] - 0.04 + EDGE_SECONDS)
     assert all(0.9 < word["score"] <= 1 for word in first["words"])
 
 

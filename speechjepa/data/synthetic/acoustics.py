@@ -20,8 +20,16 @@ def disturb(waveform: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
     Returns:
         (S',) float32 in [-1, 1], longer by the silence.
     """
-    silence = rng.uniform(0.05, 0.3, size=2) * sample_rate
-    speech = np.pad(_trim(waveform), (int(silence[0]), int(silence[1])))
+    return disturb_and_place(waveform, rng, sample_rate)[0]
+
+
+def disturb_and_place(
+    waveform: np.ndarray, rng: np.random.Generator, sample_rate: int
+) -> tuple[np.ndarray, float]:
+    """Return what `disturb` returns, and how much later everything is in it (seconds)."""
+    silence = (rng.uniform(0.05, 0.3, size=2) * sample_rate).astype(int)
+    first, end = _audible(waveform)
+    speech = np.pad(waveform[first:end], silence)
     if rng.random() < 0.5:
         speech = _add_room(speech, rng, sample_rate)
     if rng.random() < 0.8:
@@ -29,13 +37,14 @@ def disturb(waveform: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
     if rng.random() < 0.8:
         speech = _add_noise(speech, rng)
     peak = 10.0 ** (rng.uniform(-20.0, -2.0) / 20.0)
-    return (speech * (peak / max(float(np.abs(speech).max()), 1e-6))).astype(np.float32)
+    speech = (speech * (peak / max(float(np.abs(speech).max()), 1e-6))).astype(np.float32)
+    return speech, (int(silence[0]) - first) / sample_rate
 
 
-def _trim(waveform: np.ndarray) -> np.ndarray:
-    """Cut the silence before the first and after the last audible sample (-50 dB of the peak)."""
+def _audible(waveform: np.ndarray) -> tuple[int, int]:
+    """Return the first audible sample and the end of the last one (-50 dB of the peak)."""
     audible = np.flatnonzero(np.abs(waveform) > 0.003 * np.abs(waveform).max())
-    return waveform[audible[0] : audible[-1] + 1] if audible.size else waveform
+    return (int(audible[0]), int(audible[-1]) + 1) if audible.size else (0, len(waveform))
 
 
 def _add_room(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:

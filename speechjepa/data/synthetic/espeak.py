@@ -24,12 +24,15 @@ SAMPLE_RATE = 16000
 # Constants of espeak-ng's speak_lib.h.
 _SYNCHRONOUS = 2
 _DONT_EXIT = 0x8000
+_PHONEME_EVENTS = 0x0001
 _UTF8 = 1
 _END_PAUSE = 0x1000
 _POSITION_CHARACTER = 1
 _IPA = 2
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
-_EVENT_END, _EVENT_WORD = 0, 1
+_EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
+_PAUSE = b"_"
+"""What the names of pauses begin with among the phonemes."""
 
 # espeak-ng keeps everything in static variables: one synthesis at a time in a process.
 _lock = threading.Lock()
@@ -39,11 +42,13 @@ class WordTime(NamedTuple):
     """When a word of the text is spoken."""
 
     start: float
-    """Seconds from the start of the waveform."""
+    """Where its first sound begins (seconds from the start of the waveform)."""
     position: int
     """Index of its first character in the text."""
     length: int
     """Its number of characters."""
+    end: float
+    """Where its last sound ends, at a pause or at the next word (seconds)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,16 @@ class Speech:
     """Hz."""
     words: list[WordTime]
     """Every word in the order of speaking; espeak-ng reads some pairs of words as one."""
+
+
+class _Heard(NamedTuple):
+    """A word or phoneme that the engine tells of."""
+
+    phoneme: bytes | None
+    """None = a word begins."""
+    position: int
+    length: int
+    milliseconds: int
 
 
 class _EventId(ctypes.Union):
@@ -147,7 +162,7 @@ def synthesise(
         _VOLUME: volume,
     }
     blocks: list[bytes] = []
-    events: list[tuple[int, int, int]] = []
+    events: list[_Heard] = []
     with _engine(blocks, events, seed) as (library, native_rate):
         _set_voice(library, name)
         for parameter, value in parameters.items():
@@ -161,11 +176,36 @@ def synthesise(
     waveform = soxr.resample(
         native.astype(np.float32) / 32768.0, native_rate * formant_ratio, sample_rate
     )
-    words = [
-        WordTime(milliseconds / 1000.0 / formant_ratio, position - 1, length)
-        for position, length, milliseconds in events
-    ]
+    words = _word_times(events, 1000.0 * len(native) / native_rate, 1000.0 * formant_ratio)
     return Speech(waveform=np.clip(waveform, -1.0, 1.0), sample_rate=sample_rate, words=words)
+
+
+def _word_times(events: list[_Heard], total: float, per_second: float) -> list[WordTime]:
+    """Return each word from its first sound to the pause or word behind its last one.
+
+    Args:
+        events: In the order of speaking.
+        total: The end of the speech, on the clock of the events.
+        per_second: What the clock of the events counts in a second of the result.
+    """
+    starts = [index for index, event in enumerate(events) if event.phoneme is None]
+    words = []
+    for first, behind in zip(starts, [*starts[1:], len(events)], strict=True):
+        word, sounds = events[first], events[first + 1 : behind]
+        begin = next((s for s in sounds if s.phoneme and not s.phoneme.startswith(_PAUSE)), word)
+        pauses = [
+            s.milliseconds
+            for s in sounds
+            if s.phoneme and s.phoneme.startswith(_PAUSE) and s.milliseconds > begin.milliseconds
+        ]
+        end = events[behind].milliseconds if behind < len(events) else total
+        end = min([*pauses, end])
+        words.append(
+            WordTime(
+                begin.milliseconds / per_second, word.position - 1, word.length, end / per_second
+            )
+        )
+    return words
 
 
 def _check_ranges(**settings: tuple[float, float, float]) -> None:
@@ -240,9 +280,9 @@ def espeak_voices() -> tuple[str, ...]:
 
 @contextmanager
 def _engine(
-    blocks: list[bytes], events: list[tuple[int, int, int]], seed: int
+    blocks: list[bytes], events: list[_Heard], seed: int
 ) -> Iterator[tuple[ctypes.CDLL, int]]:
-    """Lend a freshly loaded espeak-ng that appends 16-bit blocks and word events to the lists.
+    """Lend a freshly loaded espeak-ng that appends 16-bit blocks, words and phonemes to the lists.
 
     A synthesis depends on what was said before it (flutter, echo and noise generators go on), and
     initialising again does not reset that. Loading the library anew does, in 2 milliseconds.
@@ -255,8 +295,10 @@ def _engine(
         index = 0
         while batch[index].type != _EVENT_END:
             event = batch[index]
-            if event.type == _EVENT_WORD:
-                events.append((event.text_position, event.length, event.audio_position))
+            if event.type in (_EVENT_WORD, _EVENT_PHONEME):
+                phoneme = bytes(event.id.string) if event.type == _EVENT_PHONEME else None
+                place = (event.text_position, event.length, event.audio_position)
+                events.append(_Heard(phoneme, *place))
             index += 1
         return 0
 
@@ -264,7 +306,8 @@ def _engine(
     with _lock:
         library = ctypes.CDLL(loader.get_library_path())
         data = os.fsencode(loader.get_data_path())
-        native_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
+        options = _DONT_EXIT | _PHONEME_EVENTS
+        native_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, options)
         if native_rate <= 0:
             raise DataError("espeak-ng did not start.", path=loader.get_data_path())
         try:
