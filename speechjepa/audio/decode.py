@@ -149,6 +149,8 @@ class _SoundfileSource:
             if position > 0:
                 self.sound.seek(position)
             while position < stop:
+                if self.sound.tell() != position:  # in a damaged mp3 a search may end anywhere
+                    raise self._damaged(position, "its blocks are not where they should be")
                 count = min(BLOCK_SAMPLES, stop - position)
                 block = self.sound.read(count, dtype="float32", always_2d=True)
                 if len(block) == 0:
@@ -158,14 +160,17 @@ class _SoundfileSource:
                 if skip < len(block):
                     yield mono(self.path, block[skip:])
         except soundfile.LibsndfileError as error:
-            raise AudioError(
-                self.path,
-                f"is damaged or cut off after {position / self.sample_rate:.1f} s"
-                f" ({error.error_string.removeprefix('Error : ').rstrip('.')}).",
-                _UNREADABLE,
-            ) from error
+            raise self._damaged(position, error.error_string) from error
         if stop - position > TOLERANCE * self.sample_rate:
             raise _truncated(self.path, total / self.sample_rate, position / self.sample_rate)
+
+    def _damaged(self, position: int, reason: str) -> AudioError:
+        return AudioError(
+            self.path,
+            f"is damaged or cut off after {position / self.sample_rate:.1f} s"
+            f" ({reason.removeprefix('Error : ').rstrip('.')}).",
+            _UNREADABLE,
+        )
 
 
 def _truncated(path: Path, declared: float, found: float) -> AudioError:

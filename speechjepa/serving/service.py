@@ -61,8 +61,10 @@ class Service:
 
     @property
     def uploads(self) -> Path:
-        """Folder of what is being received and transcribed."""
-        return Path(self.folder.name)
+        """Folder of what is being received and transcribed; what tidies /tmp may have taken it."""
+        folder = Path(self.folder.name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     @property
     def num_waiting(self) -> int:

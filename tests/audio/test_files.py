@@ -247,6 +247,13 @@ def test_a_truncated_file_is_refused(tmp_path, name, subtype, format, share) -> 
     refused(path, "cut off|damaged|not audio")
 
 
+def test_a_search_that_ends_elsewhere_is_damage(tmp_path, monkeypatch) -> None:
+    """As in some damaged mp3 files, where soundfile then counted the samples left below zero."""
+    path = write(tmp_path / "a.wav", tone(2.0), RATE, "PCM_16")
+    monkeypatch.setattr(soundfile.SoundFile, "tell", lambda self: self.frames + 1)
+    refused(path, "damaged or cut off after 1.0 s", start=1.0)
+
+
 def test_a_truncated_video_is_refused(tmp_path) -> None:
     path = write_video(tmp_path / "a.m4a", "aac")
     path.write_bytes(path.read_bytes()[:20000])

@@ -72,6 +72,11 @@ def test_a_bad_file_is_400_with_its_reason_and_no_path_of_ours(server, content, 
     assert "upload" not in answer.text
 
 
+def test_a_folder_of_uploads_that_was_tidied_away_is_made_again(server):
+    server.service.uploads.rmdir()
+    assert server.post().json()["text"] == "abc def"
+
+
 def test_much_silence_in_a_small_file_are_refused_by_the_header(server):
     content = silent_opus(90)
     assert len(content) < 100_000
