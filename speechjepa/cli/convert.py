@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="with --to onnx: weights of the blocks in 8 bits, a quarter of the size",
+        help="with --to onnx: weights of the blocks in 8 bits, about a third of the size",
     )
     parser.add_argument("--language", metavar="CODE", help="which adapter, where there are several")
     parser.add_argument(

@@ -83,39 +83,51 @@ def write_onnx(bundle: Bundle, folder: str | Path, *, int8: bool = False) -> Onn
     """
     folder = Path(folder)
     try:
-        import onnx
-        import onnxruntime
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ModelError(f'{error}; install it with `pip install "speechjepa[onnx]"`') from error
     if folder.exists() and any(folder.iterdir()):
         raise DataError("holds something already; name another folder", path=folder)
     graph = _Graph(bundle).eval()
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "whole" / ONNX_FILE
-        whole.parent.mkdir()
-        _record(graph, whole)
-        model = onnx.load(whole)
-        if int8:
-            model = _quantize(model, Path(scratch))
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {"speechjepa": json.dumps(_metadata(bundle, int8))})
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / ONNX_FILE
-        is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MAX_PROTOBUF
-        onnx.save_model(
-            model, path, save_as_external_data=is_large, location=ONNX_FILE + ".weights"
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    difference, same_frames = _compare(graph, session)
-    if not int8 and not difference <= TOLERANCE:
-        raise ModelError(
-            f"{path}: onnxruntime's output differs by {difference:.2g}; at most {TOLERANCE} is "
-            "allowed: do not use it, and report this with the versions of torch and onnxruntime"
-        )
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return OnnxReport(path, size / 1e6, difference, same_frames)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # In the folder itself: what holds may be large, and is moved into place at once.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            written = _write(graph, bundle, Path(scratch), int8)
+            difference, same_frames = _compare(graph, written)
+            if not int8 and not difference <= TOLERANCE:
+                raise ModelError(
+                    f"onnxruntime's output differs by {difference:.2g} from the model's, at most "
+                    f"{TOLERANCE} is allowed: nothing is written; please report this with the "
+                    "versions of torch and onnxruntime"
+                )
+            files = sorted(written.parent.iterdir())
+            size = sum(file.stat().st_size for file in files)
+            for file in files:
+                file.replace(folder / file.name)
+    except ModelError:
+        folder.rmdir()
+        raise
+    return OnnxReport(folder / ONNX_FILE, size / 1e6, difference, same_frames)
+
+
+def _write(graph: _Graph, bundle: Bundle, scratch: Path, int8: bool) -> Path:
+    import onnx
+
+    path = scratch / "ready" / ONNX_FILE
+    recorded = scratch / "recorded" / ONNX_FILE
+    path.parent.mkdir()
+    recorded.parent.mkdir()
+    _record(graph, recorded)
+    model = onnx.load(recorded)
+    if int8:
+        model = _quantize(model, scratch)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"speechjepa": json.dumps(_metadata(bundle, int8))})
+    is_large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MAX_PROTOBUF
+    onnx.save_model(model, path, save_as_external_data=is_large, location=ONNX_FILE + ".weights")
+    return path
 
 
 def _record(graph: _Graph, path: Path) -> None:
@@ -209,8 +221,13 @@ def _test_signal(graph: _Graph) -> tuple[Tensor, Tensor]:
     return 0.2 * tones + 0.02 * noise, torch.tensor([len(time), 2 * len(time) // 3])
 
 
-def _compare(graph: _Graph, session: Any) -> tuple[float, float]:
+def _compare(graph: _Graph, path: Path) -> tuple[float, float]:
     """Return the largest difference, and the share of frames with the same best symbol."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     waveform, lengths = _test_signal(graph)
     inputs = [(waveform, lengths), (waveform[1:, : lengths[1]], lengths[1:])]
     largest, same, total = 0.0, 0, 0

@@ -139,6 +139,7 @@ def test_a_model_that_computes_something_else_is_an_error(tmp_path, monkeypatch)
     monkeypatch.setattr(export_onnx, "TOLERANCE", 0.0)
     with pytest.raises(ModelError, match="onnxruntime's output differs by"):
         write_onnx(native(), tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 def test_nothing_is_overwritten(tmp_path):
