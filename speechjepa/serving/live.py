@@ -79,7 +79,8 @@ class _Listener:
         model, config = self._service.model, self._service.config
         query = self._socket.query_params
         self._service.check_model(query.get("model"))
-        language = resolve_language(query.get("language"), model.languages)
+        wanted = query.get("language") or config.transcribe.language
+        language = resolve_language(wanted, model.languages)
         stream = model.stream(
             language=language,
             chunk_seconds=config.chunk_seconds,

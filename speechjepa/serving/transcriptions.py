@@ -205,8 +205,8 @@ def _told(task: asyncio.Future[Any]) -> Any:
         return task.result()
     except Stopped:
         raise ApiError(503, "the server is shutting down", code="shutting_down") from None
-    except ModelError as error:
-        raise ApiError(400, str(error)) from error
+    except ModelError as error:  # what the request asks for was checked before
+        raise ApiError(500, str(error)) from error
 
 
 async def _disconnected(request: Request) -> None:
@@ -275,7 +275,7 @@ async def _events(
         yield event("error", **error.as_dict())
         is_done = True
     except (ApiError, SpeechJepaError) as error:
-        told = error if isinstance(error, ApiError) else ApiError(400, str(error))
+        told = error if isinstance(error, ApiError) else ApiError(500, str(error))
         yield event("error", **told.as_dict())
         is_done = True
     finally:

@@ -89,7 +89,10 @@ async def receive_upload(
             reader.finish()
     except ApiError:
         upload.remove()
-        await _drain(chunks)
+        if (
+            "expect" not in request.headers
+        ):  # else the sender waits for us, and reads before it sends
+            await _drain(chunks)
         raise
     except OSError as error:
         upload.remove()

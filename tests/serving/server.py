@@ -24,12 +24,15 @@ class Running:
         self.service = app.state.service
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        # One for all, since making one takes longer than most answers; connections are not kept.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(base_url=self.url, timeout=60.0, limits=limits)
 
     def post(self, content=None, *, name="a.wav", timeout=60.0, **fields):
         """Send a recording; without `content`, tones that say "abc def"."""
         content = wav("abc def") if content is None else content
-        return httpx.post(
-            f"{self.url}/v1/audio/transcriptions",
+        return self.client.post(
+            "/v1/audio/transcriptions",
             files={"file": (name, content)},
             data=fields,
             timeout=timeout,
@@ -86,9 +89,11 @@ def running(model=None, **settings):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
+    here = Running(app, listener.getsockname()[1])
     try:
-        yield Running(app, listener.getsockname()[1])
+        yield here
     finally:
+        here.client.close()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()

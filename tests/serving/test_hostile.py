@@ -61,15 +61,15 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("content", BAD_FILES.values(), ids=BAD_FILES)
-@pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_bad_file_is_400_with_its_reason_and_no_path_of_ours(server, content, stream):
-    answer = server.post(content, stream=stream)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert error["code"] == "undecodable_audio"
-    assert error["message"].startswith("the file ")
-    assert "/tmp" not in answer.text
-    assert "upload" not in answer.text
+def test_a_bad_file_is_400_with_its_reason_and_no_path_of_ours(server, content):
+    for stream in ("false", "true"):
+        answer = server.post(content, stream=stream)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["code"] == "undecodable_audio"
+        assert error["message"].startswith("the file ")
+        assert "/tmp" not in answer.text
+        assert "upload" not in answer.text
 
 
 def test_a_folder_of_uploads_that_was_tidied_away_is_made_again(server):
@@ -78,7 +78,7 @@ def test_a_folder_of_uploads_that_was_tidied_away_is_made_again(server):
 
 
 def test_much_silence_in_a_small_file_are_refused_by_the_header(server):
-    content = silent_opus(90)
+    content = silent_opus(62)
     assert len(content) < 100_000
     answer = server.post(content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_long")
@@ -111,7 +111,7 @@ def test_a_length_that_no_header_tells_is_limited_too():
 )
 def test_names_lead_nowhere(server, name):
     body = multipart(("file", wav("abc def"), name))
-    answer = httpx.post(f"{server.url}/v1/audio/transcriptions", content=body, headers=FORM)
+    answer = server.client.post("/v1/audio/transcriptions", content=body, headers=FORM)
     assert answer.status_code in (200, 400)
 
 
@@ -160,7 +160,7 @@ def test_a_bad_form_is_4xx(server, body, status, declared):
             yield body[first : first + 50_000]
 
     content = body if declared else pieces()
-    answer = httpx.post(f"{server.url}/v1/audio/transcriptions", content=content, headers=FORM)
+    answer = server.client.post("/v1/audio/transcriptions", content=content, headers=FORM)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
@@ -176,8 +176,8 @@ def test_a_bad_form_is_4xx(server, body, status, declared):
     ],
 )
 def test_other_content_types_are_refused(server, kind, status):
-    url = f"{server.url}/v1/audio/transcriptions"
-    answer = httpx.post(url, content=b"{}", headers={"content-type": kind})
+    url = "/v1/audio/transcriptions"
+    answer = server.client.post(url, content=b"{}", headers={"content-type": kind})
     assert answer.status_code == status
 
 
@@ -221,13 +221,13 @@ def test_what_is_not_http_is_no_harm(server, junk):
 
 
 def test_pages_of_other_sites_may_not_use_it(server):
-    url = f"{server.url}/v1/audio/transcriptions"
+    url = "/v1/audio/transcriptions"
     files = {"file": ("a.wav", wav("abc"))}
     for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}"):
-        answer = httpx.post(url, files=files, headers={"Origin": origin})
+        answer = server.client.post(url, files=files, headers={"Origin": origin})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
         assert "access-control-allow-origin" not in answer.headers
-    assert httpx.post(url, files=files, headers={"Origin": server.url}).status_code == 200
+    assert server.client.post(url, files=files, headers={"Origin": server.url}).status_code == 200
 
 
 def test_names_that_were_made_to_point_here_are_refused():
@@ -237,7 +237,7 @@ def test_names_that_were_made_to_point_here_are_refused():
     with running(allowed_hosts=loopback_names("127.0.0.1")) as server:
         assert httpx.get(f"http://localhost:{server.port}/health").status_code == 200
         headers = {"Host": f"evil.example:{server.port}"}
-        assert httpx.get(f"{server.url}/health", headers=headers).status_code == 403
+        assert server.client.get("/health", headers=headers).status_code == 403
 
 
 TRANSCRIPT = {
@@ -257,7 +257,7 @@ TRANSCRIPT = {
 
 @pytest.mark.parametrize("name", ["txt", "srt", "vtt", "tsv", "json", "eaf", "TextGrid"])
 def test_a_transcript_becomes_a_file_of_every_format(server, name):
-    answer = httpx.post(f"{server.url}/v1/transcripts/{name}", json=TRANSCRIPT)
+    answer = server.client.post(f"/v1/transcripts/{name}", json=TRANSCRIPT)
     assert answer.status_code == 200
     assert "\x00" not in answer.text
     if name == "eaf":
@@ -279,10 +279,10 @@ BAD_TRANSCRIPTS = {
 
 @pytest.mark.parametrize("body", BAD_TRANSCRIPTS.values(), ids=BAD_TRANSCRIPTS)
 def test_a_transcript_that_is_none_is_422(server, body):
-    answer = httpx.post(f"{server.url}/v1/transcripts/srt", content=body)
+    answer = server.client.post("/v1/transcripts/srt", content=body)
     assert answer.status_code == 422
 
 
 def test_an_unknown_format_is_404(server):
-    answer = httpx.post(f"{server.url}/v1/transcripts/exe", json=TRANSCRIPT)
+    answer = server.client.post("/v1/transcripts/exe", json=TRANSCRIPT)
     assert answer.status_code == 404

@@ -79,6 +79,13 @@ def page(browser, server):
     page = context.new_page()
     page.set_default_timeout(30_000)
     problems = []
+    page.on(
+        "request",
+        lambda request: (
+            request.url.startswith(("http://127.0.0.1:", "blob:", "data:"))
+            or problems.append(request.url)
+        ),
+    )
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",

@@ -170,19 +170,19 @@ def test_wrong_fields_are_named(server, fields, status, param):
 
 
 def test_unknown_addresses_and_methods_have_the_same_shape(server):
-    assert httpx.get(f"{server.url}/nothing").json()["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{server.url}/nothing").status_code == 404
-    assert httpx.get(f"{server.url}/v1/audio/transcriptions").status_code == 405
-    assert httpx.get(f"{server.url}/v1/models/other").status_code == 404
+    assert server.client.get("/nothing").json()["error"]["type"] == "invalid_request_error"
+    assert server.client.get("/nothing").status_code == 404
+    assert server.client.get("/v1/audio/transcriptions").status_code == 405
+    assert server.client.get("/v1/models/other").status_code == 404
 
 
 def test_health_and_metrics_say_what_happens():
     with running() as server:
         server.post()
         server.post(b"no audio")
-        health = httpx.get(f"{server.url}/health").json()
+        health = server.client.get("/health").json()
         assert (health["status"], health["model"], health["transcribing"]) == ("ok", "tones", 0)
-        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        lines = server.client.get("/metrics").text.splitlines()
         path = 'path="/v1/audio/transcriptions"'
         assert f'speechjepa_requests_total{{{path},status="200"}} 1' in lines
         assert f'speechjepa_requests_total{{{path},status="400"}} 1' in lines
@@ -232,7 +232,7 @@ def test_a_dropped_request_stops_its_work_and_leaves_nothing(stream):
         assert model.num_windows == 1
         assert server.received() == []
         assert server.post().json()["text"] == "abc def"
-        assert "speechjepa_dropped_total 2" in httpx.get(f"{server.url}/metrics").text
+        assert "speechjepa_dropped_total 2" in server.client.get("/metrics").text
 
 
 def test_stopping_the_server_stops_the_work_and_removes_what_was_received():
