@@ -98,13 +98,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> Bundle:
-    from speechjepa.errors import ConfigError
+    from speechjepa.errors import ConfigError, ModelError
     from speechjepa.inference.model import load
     from speechjepa.models.published_files import read_checkpoint_file
+    from speechjepa.text.languages import match_language
 
     source = Path(args.source)
     if args.heads is not None:
         if not source.is_file():
             raise ConfigError("--heads goes with a checkpoint file, of fairseq or torchaudio")
         return read_checkpoint_file(source, args.heads)
-    return load(source, language=args.language).bundle
+    bundle = load(source, language=args.language).bundle
+    if args.language is not None and match_language(args.language, bundle.languages) is None:
+        known = ", ".join(bundle.languages) or "no language that it names"
+        raise ModelError(
+            f"{source}: writes {known}, not {args.language!r}, and there is nothing to choose; "
+            "leave --language out"
+        )
+    return bundle

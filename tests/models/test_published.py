@@ -235,6 +235,10 @@ def test_no_command_answers_in_another_language(mms, tmp_path, capsys):
     asked[3] = str(tmp_path / "new")
     assert main([*asked, "--language", "sw"]) == 2
     assert "does not transcribe 'sw'" in capsys.readouterr().err
+    again = ["convert", str(tmp_path / "new"), str(tmp_path / "newer")]
+    assert main([*again, "--language", "sw"]) == 2
+    assert "writes fr, not 'sw'" in capsys.readouterr().err
+    assert main([*again, "--language", "French"]) == 0
 
 
 def test_a_model_of_one_vocabulary_cannot_be_asked_for_a_language(tmp_path):
