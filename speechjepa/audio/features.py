@@ -31,13 +31,13 @@ class RunningStatistics(nn.Module):
     """
 
     PRIOR_SECONDS = 1.0
-    MEMORY_SECONDS = 20.0
+    MEMORY_SECONDS = 8.0
     """Time constant of forgetting."""
     RANGE = 6.0
     """Speech is down to this far below the loudest level (nats of mean log energy; 26 dB)."""
     PEAK_DECAY = 0.02
     """How fast the loudest level is forgotten (nats per second)."""
-    HANGOVER_SECONDS = 1.0
+    HANGOVER_SECONDS = 0.5
     """For so long after speech frames still count."""
     _BLOCK = 1000  # frames; their decay stays far from the limits of float32
     _LONG_AGO = 1e6  # frames

@@ -32,7 +32,7 @@ class StreamingConfig:
     """Longest chunk (seconds)."""
     left_seconds: float = 5.12
     """What a frame may attend to before its own chunk (seconds): bounds memory and time."""
-    full_prob: float = 0.4
+    full_prob: float = 0.3
     """Share of the batches that see whole utterances, so that one model serves files too."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from speechjepa.data.batches import Batch
 from speechjepa.models.encoder import Encoder, EncoderOutput
 from speechjepa.nn.transformer import Chunks
 from speechjepa.training.config import FinetuneConfig
-from speechjepa.training.streaming import draw_chunks, draw_gain
+from speechjepa.training.streaming import chunks_of
 
 
 def encode_augmented(
@@ -32,11 +32,8 @@ def encode_augmented(
     if config.speed_perturbation:
         waveform, lengths = perturb_speed(waveform, lengths, config.speed_perturbation, generator)
     rate = 16000 / encoder.hop  # frames per second
-    chunked: dict[str, Any] = {}
-    if config.streaming is not None:
-        waveform = waveform * draw_gain(generator)
-        chunks = draw_chunks(config.streaming, rate, generator)
-        chunked = {} if chunks is None else {"chunks": chunks}
+    chunks = chunks_of(batch, config, rate)
+    chunked: dict[str, Any] = {} if chunks is None else {"chunks": chunks}
     learns = torch.is_grad_enabled()
     with torch.set_grad_enabled(learns and not (frozen or bool(config.freeze_feature_encoder))):
         streams = {"streaming": True} if chunked else {}

@@ -46,7 +46,7 @@ from speechjepa.training.labelled import (
 from speechjepa.training.monitors import diverged
 from speechjepa.training.presets import resolve_presets
 from speechjepa.training.schedule import Budget
-from speechjepa.training.streaming import dev_chunks, dev_error, learn_to_stream
+from speechjepa.training.streaming import as_on_a_stream, dev_chunks, dev_error, learn_to_stream
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +93,13 @@ class FinetuneModule(HeadModule):
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the CTC loss of an augmented batch (nats per character), its logits (B, T, V) and
         their lengths (B,)."""
+        rate, boundary = 16000 / self.encoder.hop, self.train_data.vocabulary.word_boundary_id
+        token_ids = self._token_ids(batch)
+        batch, token_ids = as_on_a_stream(batch, token_ids, self.config, rate, boundary)
         output, _ = self.encode(batch)
         logits = self.model.head_logits(output.features)
         logit_lengths = output.lengths * self.model.upsample
-        loss = ctc_loss(logits, logit_lengths, self._token_ids(batch))
+        loss = ctc_loss(logits, logit_lengths, token_ids)
         return loss.value, logits, logit_lengths
 
     def whole_loss(self, batch: Batch) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from speechjepa.models.wav2vec2 import Wav2Vec2Config
 from speechjepa.nn.transformer import Chunks
 from speechjepa.training.augmented import encode_augmented
 from speechjepa.training.config import FinetuneConfig
-from speechjepa.training.streaming import dev_error, draw_chunks, draw_gain, learn_to_stream
+from speechjepa.training.streaming import as_on_a_stream, dev_error, draw_chunks, learn_to_stream
 from tests.training.corpus import SMALL, make_corpus
 from tests.training.test_finetune import CONFIG, run
 
@@ -56,8 +55,6 @@ def test_what_is_drawn_covers_short_chunks_long_ones_and_whole_utterances():
     short = sum(n for f, n in counts.items() if f is not None and f <= 11)
     assert short == pytest.approx(500, abs=80)
     assert all(c.left * c.frames == pytest.approx(128, abs=16) for c in drawn if c is not None)
-    gains = [draw_gain(generator) for _ in range(500)]
-    assert min(gains) >= 10**-0.5 and max(gains) <= 10**0.5 and np.std(gains) > 0.3
 
 
 def test_chunks_reach_the_encoder_and_a_resumed_run_draws_the_same():
@@ -75,10 +72,48 @@ def test_chunks_reach_the_encoder_and_a_resumed_run_draws_the_same():
     batch = Batch(waveform, torch.tensor([16000]), one, one)
     features = encode_augmented(encoder, batch, config, frozen=False)[0].features
     assert torch.equal(features, encode_augmented(encoder, batch, config, frozen=False)[0].features)
-    generator = torch.Generator().manual_seed(1)
-    gain = draw_gain(generator)
-    expected = encoder.encode_in_chunks(gain * waveform, batch.lengths, Chunks(4, 32)).features
+    expected = encoder.encode_in_chunks(waveform, batch.lengths, Chunks(4, 32)).features
     assert torch.allclose(features, expected, atol=1e-5)
+
+
+def batch_of(lengths: list[int], key: int = 0) -> tuple[Batch, list[torch.Tensor]]:
+    """Utterance i holds the number i + 1, and its label is i + 2."""
+    waveform = torch.zeros(len(lengths), max(lengths))
+    for row, length in enumerate(lengths):
+        waveform[row, :length] = row + 1.0
+    rows = torch.arange(len(lengths))
+    labels = [torch.tensor([row + 2]) for row in range(len(lengths))]
+    return Batch(waveform, torch.tensor(lengths), rows, rows + key), labels
+
+
+def test_utterances_are_joined_with_a_pause_and_a_boundary_between_their_labels():
+    config = FinetuneConfig(streaming=StreamingConfig(full_prob=0.0))
+    seen = Counter()
+    for key in range(0, 400, 10):
+        batch, labels = batch_of([5000, 4000, 3000, 2000, 1000], key)
+        made, joined = as_on_a_stream(batch, labels, config, 25.0, 1)
+        seen[len(made.waveform)] += 1
+        if len(made.waveform) == 5:
+            assert [label.tolist() for label in joined] == [[2], [3], [4], [5], [6]]
+            continue
+        assert [label.tolist() for label in joined] == [[2, 1, 4], [3, 1, 5], [6]]
+        row, length = made.waveform[0], int(made.lengths[0])
+        assert 5000 + 3200 + 3000 <= length <= 5000 + 24000 + 3000
+        assert row[:5000].std() < 1e-5 and row[length - 3000 : length].std() < 1e-5
+        assert row[5000 : length - 3000].abs().max() < 0.05
+        assert 10**-0.5 < row[0] < 10**0.5
+        assert torch.equal(made.keys, batch.keys[:3])
+        assert float(row[length:].abs().max() if length < len(row) else 0) == 0
+    assert seen[3] > 10 and seen[5] > 10
+
+
+def test_a_batch_that_is_heard_whole_is_left_alone():
+    batch, labels = batch_of([5000, 4000])
+    for config in (
+        FinetuneConfig(),
+        FinetuneConfig(streaming=StreamingConfig(full_prob=0.999999)),
+    ):
+        assert as_on_a_stream(batch, labels, config, 25.0, 1)[0] is batch
 
 
 def test_only_the_native_encoder_can_learn_it():
