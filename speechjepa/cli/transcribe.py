@@ -113,7 +113,11 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how the text is chosen").add_argument
-    add("--language", metavar="CODE", help="language of the speech, one of the model's")
+    add(
+        "--language",
+        metavar="CODE",
+        help="language of the speech, one of the model's; auto = as heard, where it knows several",
+    )
     add(
         "--decoder",
         choices=("auto", "greedy", "beam"),
@@ -165,7 +169,9 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     device = _device(args.device)
-    model = load(args.model, device=device, language=args.language)
+    model = load(
+        args.model, device=device, language=None if args.language == "auto" else args.language
+    )
     num_failed = num_done = 0
     with _progress() as (on_start, on_progress, on_end):
         outcomes = transcribe_files(

@@ -16,6 +16,7 @@ from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import EncoderOutput
 from speechjepa.models.hub import fetch_published, is_hub_name
+from speechjepa.models.language_classifier import LanguageClassifier
 from speechjepa.models.shipped import shipped_encoder
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
@@ -103,6 +104,11 @@ class SpeechModel:
     def path(self) -> Path | None:
         """The bundle's folder."""
         return self.bundle.path
+
+    @cached_property
+    def language_classifier(self) -> LanguageClassifier | None:
+        """What tells its languages apart; None = it knows one, or an older version made it."""
+        return None if self.path is None else LanguageClassifier.load(self.path)
 
     @cached_property
     def beam_search(self) -> BeamSearch | None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.confidence import stored_map
 from speechjepa.inference.decoding import DECODERS, Decoder
+from speechjepa.inference.spoken_language import resolve_language
 from speechjepa.inference.stream_sources import ChunkSource, LogitSource, Piece, WindowSource
 from speechjepa.inference.stream_words import StreamWords, WordsConfig
-from speechjepa.inference.transcribe import resolve_language
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.nn.transformer import Chunks
 

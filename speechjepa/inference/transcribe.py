@@ -19,7 +19,7 @@ from torch import Tensor
 from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import DetectorName, make_detector
 from speechjepa.audio.windows import WindowConfig
-from speechjepa.errors import ConfigError, ModelError
+from speechjepa.errors import ConfigError
 from speechjepa.inference.align import WordSpan, align_words
 from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.confidence import calibrate, stored_map
@@ -27,10 +27,10 @@ from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
 from speechjepa.inference.pieces import PieceConfig, hear_pieces
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
+from speechjepa.inference.spoken_language import check_language, find_language
 from speechjepa.inference.stitch import stitched_stretches
 from speechjepa.inference.voiced import chunk_logits
 from speechjepa.metrics.calibration import ScoreMap
-from speechjepa.text.languages import match_language, nearest_languages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,8 @@ class TranscribeConfig:
     """How a recording is transcribed."""
 
     language: str | None = None
-    """Code of the spoken language, one of the model's; None = the model's, if it has only one."""
+    """Code of the spoken language, one of the model's; None = the model's, if it has only one;
+    "auto" = as it is heard, which the result gives with its "language_probability"."""
     word_timestamps: bool = False
     """Give every segment its words, with times and scores."""
     decoder: Decoder = "auto"
@@ -161,7 +162,7 @@ def transcribe(
             although beam search was asked for.
     """
     config = TranscribeConfig(**options)
-    language = resolve_language(config.language, model.languages)
+    language = find_language(model, path, config.language)
     duration = 0.0
 
     def note_progress(seconds: float) -> None:
@@ -172,9 +173,11 @@ def transcribe(
 
     blocks = stream_audio(path, sample_rate=model.sample_rate, block_seconds=config.window_seconds)
     segments = list(iter_segments(model, blocks, config, on_progress=note_progress))
+    heard = {} if language.probability is None else {"language_probability": language.probability}
     return {
         "text": " ".join(segment["text"] for segment in segments),
-        "language": language,
+        "language": language.code,
+        **heard,
         "duration": duration,
         "segments": segments,
     }
@@ -227,7 +230,7 @@ def check_options(model: TranscriptionModel, config: TranscribeConfig) -> None:
     Raises:
         ModelError: It has no CTC head, no such language or no language model.
     """
-    resolve_language(config.language, model.languages)
+    check_language(model, config.language)
     make_decoder(model.vocabulary, model.beam_search, config.choices)
     _windows(model, config)
 
@@ -244,32 +247,6 @@ def stitch_logits(
     """
     for _, logits in _logits(model, blocks, config):
         yield logits
-
-
-def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
-    """Return the model's code of a language, so that a wrong one is never taken silently.
-
-    Args:
-        language: A code such as `sw`, `swh_Latn` or `sw-KE`, or an English name; None = the
-            model's only one, if so.
-        known: The model's languages; empty = the model does not say, and any code is taken.
-
-    Raises:
-        ModelError: The model was not trained on this language.
-    """
-    if language is None:
-        return known[0] if len(known) == 1 else None
-    if not known:
-        return language
-    found = match_language(language, known)
-    if found is not None:
-        return found
-    close = nearest_languages(language, known)
-    raise ModelError(
-        f"this model does not transcribe {language!r}"
-        + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + f" It was trained on: {', '.join(sorted(known))}."
-    )
 
 
 def _windows(model: TranscriptionModel, config: TranscribeConfig) -> WindowConfig:

@@ -19,8 +19,8 @@ import soxr
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from speechjepa.errors import SpeechJepaError
+from speechjepa.inference.spoken_language import resolve_language
 from speechjepa.inference.stream import Heard
-from speechjepa.inference.transcribe import resolve_language
 from speechjepa.serving.answers import ApiError, Busy
 from speechjepa.serving.service import Service
 

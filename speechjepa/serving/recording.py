@@ -12,12 +12,12 @@ import numpy as np
 from speechjepa.audio.decode import open_source
 from speechjepa.audio.files import stream_audio
 from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.inference.spoken_language import resolve_language
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     TranscriptionModel,
     check_options,
     iter_segments,
-    resolve_language,
 )
 from speechjepa.serving.answers import ApiError
 from speechjepa.serving.work import Tell

@@ -22,6 +22,7 @@ from speechjepa.workflow.language_model import (
     has_language_model,
     language_model_stage,
 )
+from speechjepa.workflow.languages import teach_languages
 from speechjepa.workflow.recipe import Recipe, save_recipe
 from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run_stages
 from speechjepa.workflow.self_training import FOLDER as SELF_TRAINING
@@ -255,7 +256,7 @@ class Plan:
                 init=start,
                 cache_dir=self.cache_dir,
             )
-            self._sign(self._finetuned)
+            self._complete(self._finetuned)
             self._gather_skipped()
             return {
                 "label_minutes": total_seconds(self.corpora.labelled) / 60,
@@ -269,6 +270,12 @@ class Plan:
             outputs=("finetune/bundle",),
             after=("pretrain",),
         )
+
+    def _complete(self, bundle: Path) -> None:
+        """Sign a fine-tuned bundle, and teach it to tell its languages apart if it has several."""
+        self._sign(bundle)
+        utterances = [*self.corpora.labelled, *self.corpora.pool]
+        teach_languages(bundle, utterances, seed=self.recipe.seed)
 
     def _sign(self, bundle: Path, **entries: Any) -> None:
         """Write into a fine-tuned bundle what the recipe says about it."""
@@ -300,7 +307,7 @@ class Plan:
 
     def _self_training(self) -> Stage:
         def finish() -> None:
-            self._sign(self._bundle)
+            self._complete(self._bundle)
             self._gather_skipped()
 
         return self_training_stage(

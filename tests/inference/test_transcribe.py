@@ -10,10 +10,10 @@ from speechjepa.errors import AudioError, ConfigError, ModelError
 from speechjepa.inference.align import EDGE_SECONDS
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter
+from speechjepa.inference.spoken_language import resolve_language
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     iter_segments,
-    resolve_language,
     stitch_logits,
     transcribe,
 )

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 
+from speechjepa.audio.files import write_wav
 from speechjepa.config import load_yaml
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import ConfigError, DataError
@@ -260,3 +261,28 @@ def test_another_program_that_prepares_the_same_data_redoes_no_training(
         program.write_text(text)
         states = run_recipe(recipe(root, "language_model=null"), tmp_path / "run", prepare=program)
     assert (states["prepare"].times, states["pretrain"].times) == (2, 1)
+
+
+def test_a_bundle_of_several_languages_learns_to_tell_them_apart(tmp_path: Path) -> None:
+    from speechjepa.inference.model import load
+    from speechjepa.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+    from speechjepa.workflow.languages import teach_languages
+
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(SpeechEncoderConfig(width=16, num_layers=1, num_heads=2))
+    utterances = []
+    for number in range(12):
+        language, hertz = ("low", 200) if number % 2 else ("high", 3000)
+        path = tmp_path / f"{number}.wav"
+        time = np.arange(8000) / 16000
+        write_wav(path, 0.3 * np.sin(2 * np.pi * (hertz + 5 * number) * time))
+        utterances.append(
+            Utterance(id=path.stem, audio_path=path, language=language, speaker=f"s{number % 4}")
+        )
+    bundle = save_bundle(Bundle(encoder=encoder, languages=("high", "low")), tmp_path / "b")
+    assert load(bundle).language_classifier is None
+    teach_languages(bundle, [*utterances, *utterances], seed=0)
+    assert load(bundle).language_classifier.languages == ("high", "low")
+    save_bundle(Bundle(encoder=encoder, languages=("high",)), bundle)
+    teach_languages(bundle, utterances, seed=0)
+    assert load(bundle).language_classifier is None, "it knows one language now"
