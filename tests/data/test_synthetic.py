@@ -314,3 +314,11 @@ def test_disturbed_speech_is_later_by_what_is_said() -> None:
         loudest = int(np.abs(waveform).argmax()) / 16000
         assert 0.25 - 0.001 <= loudest - later <= 0.2625
         assert np.array_equal(waveform, disturb(click, np.random.default_rng(seed), 16000))
+
+
+def test_phones_follow_each_other_and_end_in_a_pause() -> None:
+    speech = synthesise("mano", "es")
+    names = [phone.phone.strip("',") for phone in speech.phones]
+    assert names[:4] == ["m", "a", "n", "o"] and set(names[4:]) == {""}
+    starts = [phone.start for phone in speech.phones]
+    assert starts == sorted(starts) and starts[-1] <= len(speech.waveform) / speech.sample_rate

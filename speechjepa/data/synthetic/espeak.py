@@ -51,6 +51,15 @@ class WordTime(NamedTuple):
     """Where its last sound ends, at a pause or at the next word (seconds)."""
 
 
+class PhoneTime(NamedTuple):
+    """When a phone is spoken; it lasts until the next starts."""
+
+    start: float
+    """Seconds from the start of the waveform."""
+    phone: str
+    """As espeak-ng calls it, in ASCII; empty = a pause."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """Synthetic speech."""
@@ -61,6 +70,8 @@ class Speech:
     """Hz."""
     words: list[WordTime]
     """Every word in the order of speaking; espeak-ng reads some pairs of words as one."""
+    phones: list[PhoneTime]
+    """Every phone and pause in the order of speaking."""
 
 
 class _Heard(NamedTuple):
@@ -177,7 +188,17 @@ def synthesise(
         native.astype(np.float32) / 32768.0, native_rate * formant_ratio, sample_rate
     )
     words = _word_times(events, 1000.0 * len(native) / native_rate, 1000.0 * formant_ratio)
-    return Speech(waveform=np.clip(waveform, -1.0, 1.0), sample_rate=sample_rate, words=words)
+    phones = [
+        PhoneTime(
+            event.milliseconds / 1000.0 / formant_ratio,
+            "" if event.phoneme.startswith(_PAUSE) else event.phoneme.decode(errors="replace"),
+        )
+        for event in events
+        if event.phoneme is not None
+    ]
+    return Speech(
+        waveform=np.clip(waveform, -1.0, 1.0), sample_rate=sample_rate, words=words, phones=phones
+    )
 
 
 def _word_times(events: list[_Heard], total: float, per_second: float) -> list[WordTime]:
