@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechjepa.data.synthetic.acoustics import disturb
+from speechjepa.data.synthetic.acoustics import disturb_and_place
 from speechjepa.data.synthetic.corpus import DEV_VOICES, TRAIN_VOICES
 from speechjepa.data.synthetic.espeak import PhoneTime, synthesise
 from speechjepa.data.synthetic.text import LANGUAGES, draw_meaning, express
@@ -143,20 +143,11 @@ def speak(minutes: float, voices: Sequence[str], first: int) -> list[Spoken]:
                 pitch=int(draw.integers(35, 66)),
                 seed=index % (1 << 31),
             )
-            waveform = disturb(speech.waveform, draw, speech.sample_rate)
-            later = delay(speech.waveform, waveform) / speech.sample_rate
+            waveform, later = disturb_and_place(speech.waveform, draw, speech.sample_rate)
             phones = [PhoneTime(phone.start + later, phone.phone) for phone in speech.phones]
             spoken.append(Spoken(waveform, phones))
             seconds += len(waveform) / speech.sample_rate
     return spoken
-
-
-def delay(original: NDArray[np.float32], disturbed: NDArray[np.float32]) -> int:
-    """Return by how many samples the disturbed speech comes later: pauses are added to it."""
-    size = 1 << (len(original) + len(disturbed)).bit_length()
-    spectra = [np.fft.rfft(wave, size) for wave in (original, disturbed)]
-    place = int(np.fft.irfft(spectra[1] * spectra[0].conj(), size).argmax())
-    return place if place < size // 2 else place - size
 
 
 def measure(

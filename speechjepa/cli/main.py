@@ -28,6 +28,7 @@ COMMANDS = {
     "surprise": "surprise",
     "align": "align",
     "units": "units",
+    "voice": "voice",
     "serve": "serve",
     "convert": "convert",
     "info": "info",

@@ -173,7 +173,7 @@ def _apply(args: argparse.Namespace) -> int:
                     raise DataError("is there already; --overwrite replaces it", path=target)
             waveform = torch.from_numpy(read_audio(recording.path, sample_rate=model.sample_rate))
             found = UnitSequence.of(encode_units(model, units, waveform), units.frame_seconds)
-            _write(found, recording.path, target, args.output_format)
+            _write(found, units.checksum, recording.path, target, args.output_format)
         except SpeechJepaError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
@@ -182,7 +182,7 @@ def _apply(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _write(found: UnitSequence, path: Path, target: Path | None, kind: str) -> None:
+def _write(found: UnitSequence, checksum: str, path: Path, target: Path | None, kind: str) -> None:
     if kind == "tsv" and target is not None:
         rows = zip(found.units, found.times(), strict=True)
         lines = ["unit\tstart\tend", *(f"{u}\t{start:.3f}\t{end:.3f}" for u, (start, end) in rows)]
@@ -192,6 +192,7 @@ def _write(found: UnitSequence, path: Path, target: Path | None, kind: str) -> N
             "frame_seconds": found.frame_seconds,
             "units": found.units,
             "durations": found.durations,
+            "units_checksum": checksum,
         }
         lines = [json.dumps(entry, ensure_ascii=False)]
     if target is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -69,6 +70,16 @@ class Units:
     def num_units(self) -> int:
         """K; units are numbered 0 to K - 1."""
         return len(self.centroids)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what makes a frame this unit or that."""
+        digest = hashlib.sha256(
+            f"{self.layer} {self.frame_rate:g} {self.encoder_checksum}".encode()
+        )
+        for tensor in (self.centroids, self.mean, self.scale):
+            digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def frame_seconds(self) -> float:

@@ -29,7 +29,13 @@ def disturb_and_place(
     """Return what `disturb` returns, and how much later everything is in it (seconds)."""
     silence = (rng.uniform(0.05, 0.3, size=2) * sample_rate).astype(int)
     first, end = _audible(waveform)
-    speech = np.pad(waveform[first:end], silence)
+    speech = record_elsewhere(np.pad(waveform[first:end], silence), rng, sample_rate)
+    return speech, (int(silence[0]) - first) / sample_rate
+
+
+def record_elsewhere(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """Return speech (S,) as another room, microphone, noise and level leave it, as long as before;
+    arguments as `disturb`."""
     if rng.random() < 0.5:
         speech = _add_room(speech, rng, sample_rate)
     if rng.random() < 0.8:
@@ -37,8 +43,7 @@ def disturb_and_place(
     if rng.random() < 0.8:
         speech = _add_noise(speech, rng)
     peak = 10.0 ** (rng.uniform(-20.0, -2.0) / 20.0)
-    speech = (speech * (peak / max(float(np.abs(speech).max()), 1e-6))).astype(np.float32)
-    return speech, (int(silence[0]) - first) / sample_rate
+    return (speech * (peak / max(float(np.abs(speech).max()), 1e-6))).astype(np.float32)
 
 
 def _audible(waveform: np.ndarray) -> tuple[int, int]:
