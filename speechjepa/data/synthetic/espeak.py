@@ -188,17 +188,19 @@ def synthesise(
         native.astype(np.float32) / 32768.0, native_rate * formant_ratio, sample_rate
     )
     words = _word_times(events, 1000.0 * len(native) / native_rate, 1000.0 * formant_ratio)
-    phones = [
-        PhoneTime(
-            event.milliseconds / 1000.0 / formant_ratio,
-            "" if event.phoneme.startswith(_PAUSE) else event.phoneme.decode(errors="replace"),
-        )
-        for event in events
-        if event.phoneme is not None
+    phones = _phone_times(events, 1000.0 * formant_ratio)
+    waveform = np.clip(waveform, -1.0, 1.0)
+    return Speech(waveform=waveform, sample_rate=sample_rate, words=words, phones=phones)
+
+
+def _phone_times(events: list[_Heard], per_second: float) -> list[PhoneTime]:
+    """Return each phone and pause; `per_second` as `_word_times`."""
+    named = [(event.milliseconds / per_second, event.phoneme) for event in events]
+    return [
+        PhoneTime(start, "" if name.startswith(_PAUSE) else name.decode(errors="replace"))
+        for start, name in named
+        if name is not None
     ]
-    return Speech(
-        waveform=np.clip(waveform, -1.0, 1.0), sample_rate=sample_rate, words=words, phones=phones
-    )
 
 
 def _word_times(events: list[_Heard], total: float, per_second: float) -> list[WordTime]:
