@@ -89,9 +89,7 @@ async def receive_upload(
             reader.finish()
     except ApiError:
         upload.remove()
-        if (
-            "expect" not in request.headers
-        ):  # else the sender waits for us, and reads before it sends
+        if "expect" not in request.headers:  # who waits for "100 Continue" reads before it sends
             await _drain(chunks)
         raise
     except OSError as error:

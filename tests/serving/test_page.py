@@ -212,6 +212,13 @@ def test_a_name_full_of_html_is_shown_as_it_is(page):
     assert page.locator("#result img").count() == 0
 
 
+def test_what_the_browser_cannot_play_is_transcribed_all_the_same(page):
+    send(page, sound(synthesize("abc"), format="AIFF"), "story.aiff")
+    page.locator("#transcript .word", has_text="abc").click()
+    page.locator("#unplayable").wait_for()
+    assert page.is_hidden("#error")
+
+
 def test_silence_says_so(page):
     send(page, sound(np.zeros(RATE, np.float32)))
     page.get_by_text("No speech was heard").wait_for()
