@@ -25,6 +25,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output_dir", type=Path, metavar="OUT", help="folder to write to (default: stdout)"
     )
+    parser.add_argument(
+        "--character_timestamps",
+        "--character-timestamps",
+        action="store_true",
+        help="times of the characters of each word too, in json",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
 
@@ -53,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
                 raise DataError("is there already; --overwrite replaces it", path=path)
     if not args.text.is_file():
         raise DataError("there is no such file", path=args.text)
-    result = align_file(load(args.model), args.audio, read_text(args.text))
+    result = align_file(
+        load(args.model),
+        args.audio,
+        read_text(args.text),
+        character_timestamps=args.character_timestamps,
+    )
     if outputs:
         write_result(result, outputs, recording=args.audio, overwrite=True)
         print("\n".join(map(str, outputs)))

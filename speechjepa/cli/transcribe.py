@@ -65,6 +65,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="times and scores of words, in json",
     )
+    add(
+        *_spellings("character_timestamps"),
+        dest="character_timestamps",
+        action="store_true",
+        help="those of the characters of each word as well",
+    )
     _add_decoding(parser)
     _add_computing(parser)
 
@@ -172,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
     model = load(
         args.model, device=device, language=None if args.language == "auto" else args.language
     )
+    has_words = args.word_timestamps or args.character_timestamps
     num_failed = num_done = 0
     with _progress() as (on_start, on_progress, on_end):
         outcomes = transcribe_files(
@@ -183,7 +190,8 @@ def run(args: argparse.Namespace) -> int:
             on_start=on_start,
             on_progress=on_progress,
             language=args.language,
-            word_timestamps=args.word_timestamps,
+            word_timestamps=has_words,
+            character_timestamps=args.character_timestamps,
             decoder=args.decoder,
             language_model=args.lm,
             hotwords=read_hotwords(args.hotwords),
@@ -201,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
                 num_failed += outcome.status == "failed"
                 num_done += outcome.status == "done"
                 if args.output_dir is None and outcome.result is not None:
-                    print(_for_stdout(outcome, formats[0], args.word_timestamps, is_alone))
+                    print(_for_stdout(outcome, formats[0], has_words, is_alone))
         except KeyboardInterrupt:
             print(
                 f"stopped after {num_done} files; the same command goes on with the others",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from speechjepa.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from speechjepa.text.vocabulary import Vocabulary
 
@@ -42,6 +42,19 @@ class TokenSpan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CharacterSpan:
+    """A character of a word and its place in the audio."""
+
+    character: str
+    start: float
+    """Seconds; where its own frames begin, or the word."""
+    end: float
+    """Seconds; where the next character begins, or the word ends."""
+    score: float
+    """Mean posterior over its frames, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WordSpan:
     """A word and its place in the audio."""
 
@@ -57,6 +70,30 @@ class WordSpan:
     """Sum of the logarithms of the mean posteriors of its characters and of the word boundaries
     beside it (nats): what the model itself makes of the whole word being right. It parts right from
     wrong words better than the mean does: one doubtful character makes a wrong word."""
+    characters: tuple[CharacterSpan, ...] = ()
+    """Its characters, without a gap between them."""
+
+    def as_dict(
+        self, to_milliseconds: Callable[[float], float], *, characters: bool
+    ) -> dict[str, Any]:
+        """Return the word as results hold it, its times rounded, perhaps with its characters."""
+        found: dict[str, Any] = {
+            "word": self.word,
+            "start": to_milliseconds(self.start),
+            "end": to_milliseconds(self.end),
+            "score": round(self.score, 4),
+        }
+        if characters:
+            found["characters"] = [
+                {
+                    "character": one.character,
+                    "start": to_milliseconds(one.start),
+                    "end": to_milliseconds(one.end),
+                    "score": round(one.score, 4),
+                }
+                for one in self.characters
+            ]
+        return found
 
 
 def frames_needed(token_ids: Sequence[int]) -> int:
@@ -146,7 +183,8 @@ def align_words(
     limit = last if end_of_audio is None else min(last, end_of_audio)
     placed = []
     position = 0
-    for word, (start, end) in zip(words, edges, strict=True):
+    for word, (first, behind) in zip(words, edges, strict=True):
+        start, end = min(limit, offset + first), min(limit, offset + behind)
         characters = spans[position : position + len(word)]
         num_frames = [span.end_frame - span.first_frame for span in characters]
         total = sum(n * span.score for n, span in zip(num_frames, characters, strict=True))
@@ -154,16 +192,33 @@ def align_words(
         placed.append(
             WordSpan(
                 word=word,
-                start=min(limit, offset + start),
-                end=min(limit, offset + end),
+                start=start,
+                end=end,
                 score=total / sum(num_frames),
                 log_probability=sum(
                     math.log(max(span.score, SMALLEST)) for span in with_boundaries
+                ),
+                characters=_characters(
+                    word,
+                    [span.score for span in characters],
+                    [min(limit, offset + span.first_frame * frame_seconds) for span in characters],
+                    (start, end),
                 ),
             )
         )
         position += len(word) + 1  # and the word boundary
     return placed
+
+
+def _characters(
+    word: str, scores: Sequence[float], starts: Sequence[float], word_times: tuple[float, float]
+) -> tuple[CharacterSpan, ...]:
+    """Return the characters of a word: each lasts until the next one begins."""
+    bounds = [word_times[0], *starts[1:], word_times[1]]
+    return tuple(
+        CharacterSpan(character=character, start=start, end=end, score=score)
+        for character, score, start, end in zip(word, scores, bounds, bounds[1:], strict=False)
+    )
 
 
 def _edges(

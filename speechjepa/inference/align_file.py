@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Protocol
 
@@ -72,7 +73,7 @@ def align_file(
     segments: list[dict[str, Any]] = []
     for line in lines:
         spans, placed = placed[: len(line)], placed[len(line) :]
-        segments.append(_segment(len(segments), line, spans))
+        segments.append(_segment(len(segments), line, spans, config.character_timestamps))
     return {
         "text": " ".join(segment["text"] for segment in segments),
         "language": model.languages[0] if len(model.languages) == 1 else None,
@@ -94,14 +95,16 @@ def _place(words: list[str], known: list[str], found: list[WordSpan]) -> list[Wo
     for word, written in zip(words, known, strict=True):
         if written:
             span = next(spans)
-            placed.append(WordSpan(word=word, start=span.start, end=span.end, score=span.score))
+            placed.append(replace(span, word=word))
         else:
             placed.append(WordSpan(word=word, start=now, end=now, score=0.0))
         now = placed[-1].end
     return placed
 
 
-def _segment(number: int, line: list[str], spans: list[WordSpan]) -> dict[str, Any]:
+def _segment(
+    number: int, line: list[str], spans: list[WordSpan], with_characters: bool
+) -> dict[str, Any]:
     letters = [len(span.word) for span in spans]
     score = sum(n * span.score for n, span in zip(letters, spans, strict=True)) / sum(letters)
     return {
@@ -110,15 +113,7 @@ def _segment(number: int, line: list[str], spans: list[WordSpan]) -> dict[str, A
         "end": _milliseconds(spans[-1].end),
         "text": " ".join(line),
         "score": round(score, 4),
-        "words": [
-            {
-                "word": span.word,
-                "start": _milliseconds(span.start),
-                "end": _milliseconds(span.end),
-                "score": round(span.score, 4),
-            }
-            for span in spans
-        ],
+        "words": [span.as_dict(_milliseconds, characters=with_characters) for span in spans],
     }
 
 

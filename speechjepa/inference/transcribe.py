@@ -20,7 +20,7 @@ from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import DetectorName, make_detector
 from speechjepa.audio.windows import WindowConfig
 from speechjepa.errors import ConfigError
-from speechjepa.inference.align import WordSpan, align_words
+from speechjepa.inference.align import align_words
 from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.confidence import calibrate, stored_map
 from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
@@ -84,6 +84,8 @@ class TranscribeConfig:
     "auto" = as it is heard, which the result gives with its "language_probability"."""
     word_timestamps: bool = False
     """Give every segment its words, with times and scores."""
+    character_timestamps: bool = False
+    """Give every word its characters too, with times and scores."""
     decoder: Decoder = "auto"
     """Best path, or beam search with the bundle's language model; auto = beam if there is one."""
     language_model: str | None = None
@@ -153,8 +155,8 @@ def transcribe(
         "words": [{"word", "start", "end", "score"}]}]}: times and duration in seconds, scores in
         [0, 1]: the probability that the word is right where the model was calibrated on dev, else
         the mean posterior of its characters; a segment's is their mean; "words" only with
-        `word_timestamps`; and with `n_best`, "alternatives": [{"text", "score"}], the score a
-        log-probability (nats).
+        `word_timestamps`, each with "characters" with `character_timestamps`; and with `n_best`,
+        "alternatives": [{"text", "score"}], the score a log-probability (nats).
 
     Raises:
         AudioError: The file cannot be read.
@@ -214,14 +216,14 @@ def iter_segments(
         for span in segmenter.push(logits):
             segment = _decode_segment(model, decode, span, seconds, score_map)
             if segment is not None:
-                yield _as_dict(next_id, segment, config.word_timestamps)
+                yield _as_dict(next_id, segment, config)
                 next_id += 1
         if on_progress is not None:
             on_progress(seconds)
     for span in segmenter.finish():
         segment = _decode_segment(model, decode, span, seconds, score_map)
         if segment is not None:
-            yield _as_dict(next_id, segment, config.word_timestamps)
+            yield _as_dict(next_id, segment, config)
 
 
 def check_options(model: TranscriptionModel, config: TranscribeConfig) -> None:
@@ -290,7 +292,8 @@ class _Segment:
     start: float
     end: float
     score: float
-    words: list[WordSpan]
+    words: list[dict[str, Any]]
+    """With their characters."""
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
@@ -338,12 +341,7 @@ def _decode_segment(
         end=_to_milliseconds(end, limit),
         score=round(score, 4),
         words=[
-            WordSpan(
-                word=word.word,
-                start=_to_milliseconds(word.start, limit),
-                end=_to_milliseconds(word.end, limit),
-                score=round(word.score, 4),
-            )
+            word.as_dict(lambda seconds: _to_milliseconds(seconds, limit), characters=True)
             for word in words
         ],
         alternatives=found.alternatives,
@@ -354,7 +352,7 @@ def _to_milliseconds(seconds: float, limit: float) -> float:
     return min(round(seconds, 3), limit)
 
 
-def _as_dict(segment_id: int, segment: _Segment, word_timestamps: bool) -> dict[str, Any]:
+def _as_dict(segment_id: int, segment: _Segment, config: TranscribeConfig) -> dict[str, Any]:
     as_dict: dict[str, Any] = {
         "id": segment_id,
         "start": segment.start,
@@ -362,9 +360,11 @@ def _as_dict(segment_id: int, segment: _Segment, word_timestamps: bool) -> dict[
         "text": segment.text,
         "score": segment.score,
     }
-    if word_timestamps:
+    if config.character_timestamps:
+        as_dict["words"] = segment.words
+    elif config.word_timestamps:
         as_dict["words"] = [
-            {"word": word.word, "start": word.start, "end": word.end, "score": word.score}
+            {key: value for key, value in word.items() if key != "characters"}
             for word in segment.words
         ]
     if segment.alternatives:

@@ -69,6 +69,12 @@ def test_every_format_is_written(run, recording, tmp_path, capsys):
     assert capsys.readouterr() == ("", ""), "quiet when stderr is not a terminal"
 
 
+def test_characters_are_timed_in_json(run, recording, capsys):
+    assert run(recording, "-f", "json", "--character_timestamps") == 0
+    (segment,) = json.loads(capsys.readouterr().out)["segments"]
+    assert [one["character"] for one in segment["words"][1]["characters"]] == ["d", "e"]
+
+
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_go_on(run, recording, capsys):
     bad = recording.with_name("bad.wav")
     bad.write_bytes(b"RIFF")

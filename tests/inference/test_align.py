@@ -41,6 +41,20 @@ def test_words_close_together_share_what_is_between_them():
     assert second == (pytest.approx(0.07), pytest.approx(0.11))
 
 
+def test_characters_divide_their_word_without_a_gap():
+    (word,) = align_words(logits_of("--aa-b-bc-"), "abbc", VOCABULARY, frame_seconds=0.1)
+    assert [one.character for one in word.characters] == list("abbc")
+    starts = [one.start for one in word.characters]
+    assert starts == pytest.approx([0.2 - EDGE_SECONDS, 0.5, 0.7, 0.8])
+    assert [one.end for one in word.characters] == [*starts[1:], word.end]
+    shown = word.as_dict(lambda seconds: round(seconds, 3), characters=True)
+    assert shown["characters"][1] == {
+        **{"character": "b", "start": 0.5, "end": 0.7},
+        "score": pytest.approx(0.999, abs=1e-3),
+    }
+    assert "characters" not in word.as_dict(float, characters=False)
+
+
 def test_the_score_is_the_mean_posterior_of_the_characters():
     logits = torch.log(torch.tensor([[0.05, 0.05, 0.8, 0.05, 0.05], [0.1, 0.1, 0.1, 0.6, 0.1]]))
     (word,) = align_words(logits, "ab", VOCABULARY, frame_seconds=0.02)
@@ -96,3 +110,7 @@ def test_times_rise_and_stay_inside_the_audio(text, num_frames, seed):
     assert times == sorted(times)
     assert all(3.0 <= time <= end_of_audio for time in times)
     assert all(0 <= word.score <= 1 for word in words)
+    for word in words:
+        bounds = [time for one in word.characters for time in (one.start, one.end)]
+        assert bounds == sorted(bounds)
+        assert (bounds[0], bounds[-1]) == (word.start, word.end)

@@ -90,6 +90,15 @@ def test_the_result_has_whispers_shape(tmp_path):
     assert all(0.9 < word["score"] <= 1 for word in first["words"])
 
 
+def test_characters_are_given_only_when_asked_for(tmp_path):
+    path = write(tmp_path / "a.wav", synthesize("ab c"))
+    first, _ = transcribe(ToneModel(), path, character_timestamps=True)["segments"][0]["words"]
+    assert [one["character"] for one in first["characters"]] == ["a", "b"]
+    assert first["characters"][0]["end"] == first["characters"][1]["start"] == 0.12
+    (segment,) = transcribe(ToneModel(), path, word_timestamps=True)["segments"]
+    assert all("characters" not in word for word in segment["words"])
+
+
 def test_words_are_given_only_when_asked_for(tmp_path):
     path = write(tmp_path / "a.wav", synthesize("abc"))
     assert "words" not in transcribe(ToneModel(), path)["segments"][0]
