@@ -83,8 +83,8 @@ def test_a_word_is_final_in_the_frame_of_its_boundary_and_placed_by_hand():
     assert words.push(logits[:10], nothing)[0].final == []  # "the" and the frame before its space
     (found,) = words.push(logits[10:11], nothing)
     (word,) = found.final
-    # Spikes in frames 1, 4 and 7 of 20 ms.
-    assert (word["word"], word["start"], word["end"]) == ("the", 0.02, 0.16)
+    # Spikes in frames 1, 4 and 7 of 20 ms, and 20 ms around them.
+    assert (word["word"], word["start"], word["end"]) == ("the", 0.0, 0.18)
     # e^12 against e^6 and 12 times e^0, three times.
     z = 2.718281828**12
     assert word["score"] == pytest.approx(z / (z + 2.718281828**6 + 12), abs=1e-3)
