@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "stages",
     "evaluate": "stages",
     "transcribe": "transcribe",
+    "translate": "translate",
     "select": "select",
     "surprise": "surprise",
     "align": "align",

@@ -160,6 +160,12 @@ class SpeechModel:
 
         return open_stream(self, language=language, chunk_seconds=chunk_seconds, **options)
 
+    def translate(self, path: str | Path, **options: Any) -> dict[str, Any]:
+        """Translate an audio file; options and result as `speechjepa.inference.translate`."""
+        from speechjepa.inference.translate import translate
+
+        return translate(self, path, **options)
+
     def info(self) -> dict[str, Any]:
         """Return what the bundle holds: sizes, training data, languages, results, licence."""
         bundle = self.bundle
@@ -221,10 +227,10 @@ def load(
     """Load a model from its bundle folder, or from a checkpoint that others published.
 
     Args:
-        path: The folder, or a run's folder that holds `self_training/bundle`, `finetune/bundle` or
-            `pretrain/bundle`; a folder of `transformers`, or OWNER/NAME of the hub; a checkpoint
-            file of fairseq or torchaudio; "shipped" is the model that comes with the package, which
-            writes phones.
+        path: The folder, or a run's folder that holds the bundle of `self_training`, `finetune`,
+            `translate` or `pretrain`; a folder of `transformers`, or OWNER/NAME of the hub; a
+            checkpoint file of fairseq or torchaudio; "shipped" is the model that comes with the
+            package, which writes phones.
         device: "cpu", "cuda", ...
         language: Which adapter and vocabulary, of a published checkpoint with several (MMS).
 
@@ -242,7 +248,7 @@ def load(
         reason = str(error).partition("\n")[0]
         raise ModelError(f"the device {str(device)!r} cannot be used: {reason}") from error
     if not (path / "config.json").exists():
-        for stage in ("self_training", "finetune", "pretrain"):
+        for stage in ("self_training", "finetune", "translate", "pretrain"):
             if (path / stage / "bundle" / "config.json").exists():
                 path = path / stage / "bundle"
                 break

@@ -75,8 +75,8 @@ def extract_frames(
             functional.pad(torch.from_numpy(samples[part:]), (0, part))
             for part in (model.hop * phase // phases for phase in range(phases))
         ]
-        heard = [_window_frames(model, layer, one[None]) for one in later]
-        frames = torch.stack(heard, dim=1)[window.frame_slice]  # (T, phases, D)
+        heard = _window_frames(model, layer, torch.stack(later))  # (phases, T, D)
+        frames = heard.transpose(0, 1)[window.frame_slice]
         pieces.append(frames.flatten(0, 1))
     return torch.cat(pieces) if pieces else torch.zeros(0, _width(model, layer))
 
@@ -95,15 +95,16 @@ def check_layer(model: SpeechModel, layer: Layer) -> None:
 
 
 def _window_frames(model: SpeechModel, layer: Layer, waveform: Tensor) -> Tensor:
+    """Return the frames (B, T, D) of waveforms (B, S) of one length."""
     if layer != "mel":
         output = model.encode(waveform, return_layers=True)
         assert output.layers is not None
-        return output.layers[layer][0, : int(output.lengths)].float().cpu()
-    mel, _ = _mel(model.sample_rate)(waveform, torch.tensor([waveform.shape[1]]))
+        return output.layers[layer][:, : int(output.lengths[0])].float().cpu()
+    mel, _ = _mel(model.sample_rate)(waveform, torch.full((len(waveform),), waveform.shape[1]))
     joined = model.hop // _mel(model.sample_rate).hop
     num_frames = mel.shape[1] // joined
     width = joined * mel.shape[2]
-    return mel[0, : num_frames * joined].reshape(num_frames, width)  # (T, joined * F)
+    return mel[:, : num_frames * joined].reshape(len(mel), num_frames, width)
 
 
 def _width(model: SpeechModel, layer: Layer) -> int:

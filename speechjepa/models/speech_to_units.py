@@ -17,7 +17,13 @@ from speechjepa.errors import ConfigError
 from speechjepa.models.encoder import Encoder, require_at_least
 from speechjepa.nn.decoder import Cache, DecoderBlock
 from speechjepa.nn.packing import FrameLayout
-from speechjepa.nn.transformer import Block, Chunks, chunk_causal_mask, rotary_angles
+from speechjepa.nn.transformer import (
+    Block,
+    BlockState,
+    Chunks,
+    chunk_causal_mask,
+    rotary_angles,
+)
 from speechjepa.shapes import padding_mask
 
 END = 0
@@ -151,6 +157,25 @@ class CtcTranslator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logits = _upsampled(self.head(self.norm(x.float())), self.config.upsample)
         return CtcTranslation(logits, lengths * self.config.upsample, source, text)
+
+    def start_stream(self) -> list[BlockState]:
+        """Return the states of a stream of which nothing was heard yet."""
+        return [block.start_stream() for block in self.blocks]  # type: ignore[operator]
+
+    def step(self, features: Tensor, states: list[BlockState], most: int | None) -> Tensor:
+        """Return the logits (1, T * upsample, V) of the next chunk of a stream.
+
+        Together they equal those of `forward` with the same chunks.
+
+        Args:
+            features: (1, T, D) of the encoder, all the frames of the chunk.
+            states: From `start_stream`, and changed in place.
+            most: Frames that later chunks may attend to; None = all.
+        """
+        x = features
+        for block, state in zip(self.blocks, states, strict=True):
+            x = block.step(x, state, most)  # type: ignore[operator]
+        return _upsampled(self.head(self.norm(x.float())), self.config.upsample)
 
     def _auxiliary(self, name: str, x: Tensor) -> Tensor | None:
         if name not in self.auxiliary:

@@ -1,0 +1,312 @@
+"""Translate recordings of any length: utterance by utterance, into speech, units and text."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechjepa.audio.files import stream_audio, write_wav
+from speechjepa.audio.voice import make_detector
+from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.inference.chunks import Chunk, ChunkConfig, speech_chunks
+from speechjepa.inference.retrieval import embed, load_retrieval
+from speechjepa.inference.transcribe_files import Outcome, Recording, find_recordings
+from speechjepa.inference.translator import SpeechTranslator, Translated
+
+if TYPE_CHECKING:
+    from speechjepa.inference.model import SpeechModel
+
+GAP_SECONDS = 0.1
+"""Between two translations that would else overlap."""
+MAX_WAITING = 8
+"""Utterances that are translated at once."""
+USUAL_SECONDS = 8.0
+"""Of an utterance, where a bundle does not say how long those were that it was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateConfig:
+    """How a recording is translated."""
+
+    head: str = "translator"
+    """"translator", or "retrieval": the nearest known utterance."""
+    beam: int = 5
+    """Sequences that an autoregressive decoder keeps at every step."""
+    vad: Literal["silero", "energy"] = "silero"
+    """What finds speech: a small network, or the level above the noise."""
+
+    def __post_init__(self) -> None:
+        if self.head not in ("translator", "retrieval"):
+            raise ConfigError(
+                f"`head` must be translator or retrieval, but is {self.head!r} instead"
+            )
+        if self.vad not in ("silero", "energy"):
+            raise ConfigError(f"`vad` must be silero or energy, but is {self.vad!r} instead")
+        if self.beam < 1:
+            raise ConfigError(f"`beam` must be at least 1, but is {self.beam} instead")
+
+
+class FileTranslator:
+    """Translates recordings with one model.
+
+    Args:
+        model: From `speechjepa.load`.
+        config: Settings.
+
+    Raises:
+        ModelError: The model does not translate, or knows no utterances to retrieve.
+    """
+
+    def __init__(self, model: SpeechModel, config: TranslateConfig | None = None) -> None:
+        self.model = model
+        self.config = config or TranslateConfig()
+        self.translator = SpeechTranslator(model, beam=self.config.beam)
+        self._retrieval = None
+        if self.config.head == "retrieval":
+            self._retrieval = load_retrieval(self.translator.folder)
+
+    def translate(
+        self,
+        path: str | PathLike[str],
+        *,
+        on_progress: Callable[[float], None] = lambda seconds: None,
+    ) -> dict[str, Any]:
+        """Translate one file; see `translate`."""
+        duration = 0.0
+
+        def heard() -> Iterator[NDArray[np.float32]]:
+            nonlocal duration
+            rate = self.model.sample_rate
+            for block in stream_audio(path, sample_rate=rate, block_seconds=10.0):
+                yield block
+                duration += len(block) / rate
+                on_progress(duration)
+
+        segments: list[dict[str, Any]] = []
+        speech: list[NDArray[np.float32]] = []
+        waiting: list[Chunk] = []
+        for chunk in speech_chunks(
+            heard(),
+            make_detector(self.config.vad),
+            self._chunks(),
+            hop=self.model.hop,
+            rate=self.model.sample_rate,
+        ):
+            if chunk.samples is not None:
+                waiting.append(chunk)
+            if len(waiting) == MAX_WAITING:
+                self._add(waiting, segments, speech)
+                waiting = []
+        self._add(waiting, segments, speech)
+        files = self.translator.files
+        texts = [segment["text"] for segment in segments if segment.get("text")]
+        return {
+            "language": files.language,
+            "source_language": files.source_language,
+            "duration": round(duration, 3),
+            "text": " ".join(texts) if files.kind == "characters" or texts else None,
+            "segments": segments,
+            "speech": np.concatenate(speech) if speech else None,
+            "sample_rate": self.translator.voice.sample_rate if self._speaks else None,
+        }
+
+    def _chunks(self) -> ChunkConfig:
+        """Return how a recording is divided: into what is as long as the utterances of training."""
+        said = self.model.bundle.training.get("translate", {})
+        minutes, pairs = said.get("pair_minutes"), said.get("pairs")
+        known = isinstance(minutes, int | float) and isinstance(pairs, int) and pairs > 0
+        seconds = 60 * minutes / pairs if known else USUAL_SECONDS
+        return ChunkConfig(
+            max_seconds=max(12.0, 2.5 * seconds),
+            target_seconds=seconds,
+            pause_seconds=0.6,
+            long_pause_seconds=0.8,
+            margin_seconds=0.2,
+            context_seconds=0.0,
+        )
+
+    @property
+    def _speaks(self) -> bool:
+        return self.translator.has_voice
+
+    def _add(
+        self,
+        chunks: Sequence[Chunk],
+        segments: list[dict[str, Any]],
+        speech: list[NDArray[np.float32]],
+    ) -> None:
+        rate = self.model.sample_rate
+        for chunk, (found, extra) in zip(chunks, self._translated(chunks), strict=True):
+            start = chunk.heard_from / rate
+            segment: dict[str, Any] = {
+                "id": len(segments),
+                "start": round(chunk.start / rate, 3),
+                "end": round(chunk.end / rate, 3),
+                "text": found.text,
+            }
+            if self.translator.files.kind == "units":
+                segment["units"] = list(found.units)
+                if found.times is not None:
+                    segment["times"] = [round(start + t, 3) for t in found.times]
+            segment |= extra
+            segments.append(segment)
+            if self._speaks:
+                self._place(self.translator.speak(found.units), segment, speech)
+
+    def _place(
+        self,
+        spoken: NDArray[np.float32],
+        segment: dict[str, Any],
+        speech: list[NDArray[np.float32]],
+    ) -> None:
+        """Say a translation when the source begins, or when the one before it is over."""
+        rate = self.translator.voice.sample_rate
+        said = sum(map(len, speech))
+        start = max(round(segment["start"] * rate), said + round(GAP_SECONDS * rate) if said else 0)
+        speech += [np.zeros(start - said, np.float32), spoken]
+        segment["speech_start"] = round(start / rate, 3)
+        segment["speech_end"] = round((start + len(spoken)) / rate, 3)
+
+    def _translated(self, chunks: Sequence[Chunk]) -> list[tuple[Translated, dict[str, Any]]]:
+        waveforms = [chunk.samples for chunk in chunks if chunk.samples is not None]
+        if self._retrieval is None:
+            found = self.translator.translate(waveforms)
+            return [(one, {"score": round(one.score, 4)}) for one in found]
+        matches = []
+        for waveform in waveforms:
+            pooled = embed(self.model, waveform, self._retrieval.layer)
+            (match,) = self._retrieval.find(pooled)
+            known = match.known
+            extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
+            matches.append((Translated(units=known.units, text=known.text), extra))
+        return matches
+
+
+def translate(model: SpeechModel, path: str | PathLike[str], **options: Any) -> dict[str, Any]:
+    """Translate one audio file.
+
+    Args:
+        model: One that was trained to translate, from `speechjepa.load`.
+        path: Audio (or video with sound) of any length.
+        **options: Fields of `TranslateConfig`.
+
+    Returns:
+        {"language", "source_language", "duration", "text", "segments": [{"id", "start", "end",
+        "text", "units", "times", "score", "speech_start", "speech_end"}], "speech",
+        "sample_rate"}: times in seconds, `times` when each unit was written, `score` the mean
+        probability of what is written; `speech` (S,) float32. What a model does not have (text,
+        units, a voice) is null or left out. With head="retrieval", `retrieved` and `confidence`
+        (0 to 1) instead of `score`.
+
+    Raises:
+        AudioError: The file cannot be read.
+        ModelError: The model does not translate.
+    """
+    return FileTranslator(model, TranslateConfig(**options)).translate(path)
+
+
+def translate_files(
+    model: SpeechModel,
+    inputs: Sequence[str | PathLike[str]],
+    output_dir: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    on_start: Callable[[Recording, int, int], None] = lambda recording, number, count: None,
+    on_progress: Callable[[float], None] = lambda seconds: None,
+    **options: Any,
+) -> Iterator[Outcome]:
+    """Translate files one after the other; a file that fails does not stop the others.
+
+    Args:
+        model: One that was trained to translate.
+        inputs: Files and folders, see `find_recordings`.
+        output_dir: Gets a wav, where the model has a voice, and a json for each.
+        overwrite: Replace what is there; otherwise a file that has both is skipped.
+        on_start: Called with each file, its number from 1, and how many there are.
+        on_progress: Called with the seconds of audio done so far in the present file.
+        **options: Fields of `TranslateConfig`.
+
+    Yields:
+        What became of each file, as soon as it is known.
+
+    Raises:
+        ModelError: The model does not translate; raised before the first file.
+        ConfigError: Nothing can be written to `output_dir`; raised before the first file.
+    """
+    translator = FileTranslator(model, TranslateConfig(**options))
+    folder = Path(output_dir)
+    _prepare(folder)
+    suffixes = (".wav", ".json") if translator.translator.has_voice else (".json",)
+    recordings = find_recordings(inputs)
+    for number, recording in enumerate(recordings, start=1):
+        outputs = [folder / recording.name.with_name(recording.name.name + s) for s in suffixes]
+        problem = recording.problem or _in_the_way(outputs)
+        if problem is not None:
+            yield Outcome(path=recording.path, status="failed", message=problem)
+            continue
+        there = [str(output) for output in outputs if output.exists()]
+        if there and not overwrite:
+            message = f"{', '.join(there)} exists already; give --overwrite to replace it"
+            yield Outcome(path=recording.path, status="skipped", message=message)
+            continue
+        on_start(recording, number, len(recordings))
+        started = perf_counter()
+        try:
+            result = translator.translate(recording.path, on_progress=on_progress)
+            write_translation(result, outputs[-1], recording.path)
+        except (AudioError, ModelError, OSError) as error:
+            message = str(error).removeprefix(f"{recording.path}: ")
+            yield Outcome(path=recording.path, status="failed", message=message)
+            continue
+        yield Outcome(
+            path=recording.path,
+            status="done",
+            message="" if result["segments"] else "no speech was found in it",
+            result=result,
+            written=tuple(output for output in outputs if output.exists()),
+            seconds=perf_counter() - started,
+        )
+
+
+def write_translation(result: dict[str, Any], path: Path, recording: Path) -> None:
+    """Write a translation: a json, and a wav beside it where there is speech."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"path": str(recording), **result}
+    speech = content.pop("speech")
+    if content["sample_rate"] is not None:
+        wav = path.with_suffix(".wav") if path.suffix == ".json" else Path(f"{path}.wav")
+        silence = np.zeros(round(GAP_SECONDS * content["sample_rate"]), np.float32)
+        partial = wav.with_name(f".{wav.stem}.partial.wav")
+        write_wav(partial, speech if speech is not None and len(speech) else silence)
+        os.replace(partial, wav)
+        content["speech"] = wav.name
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _in_the_way(outputs: Sequence[Path]) -> str | None:
+    folders = [str(output) for output in outputs if output.is_dir()]
+    return f"a folder is where {', '.join(folders)} should be written" if folders else None
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder and write to it, so that no work is lost for want of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: translations cannot be written there: {error.strerror}; give another folder"
+        ) from error

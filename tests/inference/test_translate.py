@@ -1,0 +1,277 @@
+"""Recordings are translated: files, streams, retrieval, and what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from speechjepa.audio.files import read_audio, write_wav
+from speechjepa.cli.main import main
+from speechjepa.data.synthetic.espeak import synthesise
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.model import load
+from speechjepa.inference.retrieval import PARTS, Known, Retrieval, embed, pool
+from speechjepa.inference.selection_voice import RecordedUnits
+from speechjepa.inference.translate import translate, translate_files
+from speechjepa.inference.translate_stream import TranslationStream
+from speechjepa.inference.translator import SpeechTranslator
+from speechjepa.inference.voice import SelectionVoice
+from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
+from speechjepa.models.encoder import EncoderOutput
+from speechjepa.models.speech_encoder import SpeechEncoderConfig, StreamingConfig
+from speechjepa.models.speech_to_units import SpeechTranslationModel, TranslatorConfig
+from speechjepa.models.translator_files import TranslatorFiles, save_translator
+from speechjepa.text.vocabulary import Vocabulary
+from speechjepa.units.kmeans import Units
+
+NUM_UNITS = 4
+SMALL = SpeechEncoderConfig(
+    width=32, num_layers=2, num_heads=2, ffn_width=64, kernel_size=5, frame_rate=25,
+    streaming=StreamingConfig(),
+)  # fmt: skip
+
+
+def units() -> Units:
+    return Units(
+        centroids=torch.arange(float(NUM_UNITS))[:, None],
+        mean=torch.zeros(1),
+        scale=torch.ones(1),
+        frame_rate=25.0,
+    )
+
+
+def bundle(folder: Path, *, kind: str = "units", head: str = "ctc", voice: bool = True) -> Path:
+    """Write a translator of random weights that writes much."""
+    torch.manual_seed(0)
+    letters = Vocabulary(["<blank>", "|", "a", "b", "c"])
+    config = TranslatorConfig(
+        head=head, num_layers=1, head_channels=16, ffn_factor=2, kernel_size=3, text_symbols=5
+    )
+    encoder = build_encoder(SMALL)
+    model = SpeechTranslationModel(encoder, NUM_UNITS + 1, config)
+    torch.nn.init.normal_(model.translator.head.weight, std=1.0)
+    save_bundle(Bundle(encoder=encoder, training={"translate": {}}), folder)
+    files = TranslatorFiles(
+        kind=kind,
+        num_tokens=NUM_UNITS + 1,
+        config=config,
+        vocabulary=letters if kind == "characters" else None,
+        text_vocabulary=letters if head == "ctc" else None,
+        source_language="xx",
+        language="yy",
+    )
+    save_translator(model.translator, files, folder)
+    if voice and kind == "units":
+        generator = np.random.default_rng(0)
+        noise = generator.normal(0, 0.1, (5, 13 * 16000)).astype(np.float32)
+        heard = torch.from_numpy(generator.integers(0, NUM_UNITS, (5, 1, 13 * 25)))
+        recorded = RecordedUnits.of(list(zip(heard, noise, strict=True)), 640)
+        SelectionVoice(recorded, units()).save(folder / "voice")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(bundle(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return synthesise("uno dos tres cuatro cinco", "es").waveform
+
+
+def write(path: Path, *parts: np.ndarray) -> Path:
+    write_wav(path, np.concatenate(parts))
+    return path
+
+
+def test_a_recording_becomes_segments_units_text_and_speech(model, speech, tmp_path) -> None:
+    pause = np.zeros(32000, np.float32)
+    path = write(tmp_path / "a.wav", *[part for _ in range(8) for part in (speech, pause)])
+    result = model.translate(path)
+    assert (result["language"], result["source_language"]) == ("yy", "xx")
+    assert result["duration"] == pytest.approx(8 * (len(speech) / 16000 + 2), abs=0.01)
+    assert len(result["segments"]) >= 2  # it is longer than what is heard at once
+    for segment in result["segments"]:
+        assert segment["units"] and max(segment["units"]) < NUM_UNITS
+        assert len(segment["times"]) == len(segment["units"])
+        assert segment["times"] == sorted(segment["times"])
+        # A frame belongs to the segment that it begins in or near: a frame is 40 ms.
+        assert segment["start"] - 0.1 <= segment["times"][0]
+        assert segment["times"][-1] <= segment["end"] + 0.1
+        assert 0 < segment["score"] <= 1
+        assert isinstance(segment["text"], str)
+    spoken = [(s["speech_start"], s["speech_end"]) for s in result["segments"]]
+    assert all(a[1] < b[0] for a, b in zip(spoken, spoken[1:], strict=False))
+    assert all(s["speech_start"] >= s["start"] for s in result["segments"])
+    assert len(result["speech"]) == pytest.approx(16000 * spoken[-1][1], abs=16)
+    assert np.abs(result["speech"]).max() > 0.01
+
+
+def test_what_else_is_in_the_batch_changes_nothing(model, speech) -> None:
+    translator = SpeechTranslator(model)
+    together = translator.translate([speech, speech[:9000], speech[4000:]])
+    for found, waveform in zip(together, (speech, speech[:9000], speech[4000:]), strict=True):
+        assert found.units == translator.translate([waveform])[0].units
+
+
+def test_silence_says_nothing(model, tmp_path) -> None:
+    path = write(tmp_path / "silence.wav", np.zeros(48000, np.float32))
+    result = translate(model, path)
+    assert result["segments"] == [] and result["speech"] is None
+
+
+@pytest.mark.parametrize("head", ["ctc", "autoregressive"])
+def test_a_translator_of_characters_writes_text_alone(head, speech, tmp_path) -> None:
+    model = load(bundle(tmp_path / head, kind="characters", head=head))
+    result = model.translate(write(tmp_path / "a.wav", speech), beam=2)
+    assert set(result["text"]) <= set("abc ") and result["text"]
+    assert "units" not in result["segments"][0] and result["speech"] is None
+    with pytest.raises(ModelError, match="translates into text"):
+        SpeechTranslator(model).voice  # noqa: B018
+
+
+def test_an_autoregressive_translator_writes_units(speech, tmp_path) -> None:
+    model = load(bundle(tmp_path / "b", head="autoregressive", voice=False))
+    (segment,) = model.translate(write(tmp_path / "a.wav", speech), beam=2)["segments"]
+    assert segment["units"] and "times" not in segment and "speech_start" not in segment
+
+
+def test_bad_files_stop_nothing_and_nothing_is_overwritten(model, speech, tmp_path, capsys) -> None:
+    good = write(tmp_path / "good.wav", speech)
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio", encoding="utf-8")
+    inputs = [str(bad), str(tmp_path / "missing.wav"), str(good)]
+    out = tmp_path / "out"
+    outcomes = list(translate_files(model, inputs, out))
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "done"]
+    assert outcomes[1].message == "there is no such file or folder"
+    assert {path.name for path in out.iterdir()} == {"good.wav", "good.json"}
+    entry = json.loads((out / "good.json").read_text(encoding="utf-8"))
+    assert entry["speech"] == "good.wav" and entry["path"] == str(good)
+    assert len(read_audio(out / "good.wav")) > 1000
+    (again,) = translate_files(model, [good], out)
+    assert again.status == "skipped" and "give --overwrite" in again.message
+    status = main(["translate", *inputs, "--model", str(model.path), "-o", str(out), "--overwrite"])
+    assert status == 1
+    said = capsys.readouterr()
+    assert said.out.split() == [str(out / "good.wav"), str(out / "good.json")]
+    assert "bad.wav" in said.err and "files that could not be translated: 2" in said.err
+
+
+def test_json_goes_to_stdout_without_a_folder(model, speech, tmp_path, capsys) -> None:
+    path = write(tmp_path / "a.wav", speech)
+    assert main(["translate", str(path), "--model", str(model.path), "--vad", "energy"]) == 0
+    entry = json.loads(capsys.readouterr().out)
+    assert entry["path"] == str(path) and entry["segments"][0]["units"]
+
+
+def test_a_model_that_does_not_translate_says_so(tmp_path, capsys) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(1600, np.float32))
+    assert main(["translate", str(path), "--model", "shipped"]) == 2
+    assert "holds no translator" in capsys.readouterr().err
+
+
+def test_settings_are_checked(model, tmp_path) -> None:
+    for options, reason in (
+        ({"head": "both"}, "`head` must be translator or retrieval"),
+        ({"beam": 0}, "`beam` must be at least 1"),
+        ({"vad": "none"}, "`vad` must be silero or energy"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            translate(model, tmp_path / "a.wav", **options)
+
+
+# Streams
+
+
+def test_a_stream_writes_what_chunks_write_at_once_however_it_is_fed(model, speech) -> None:
+    translator = SpeechTranslator(model)
+    stream = TranslationStream(translator)
+    said = [stream.feed(speech[i : i + 1000]) for i in range(0, len(speech), 1000)]
+    said.append(stream.finish())
+    streamed = [unit for one in said for unit in one.units]
+    waveform = torch.from_numpy(speech)[None]
+    encoder, head = model.encoder, translator.translator
+    chunks = SMALL.streaming.chunks(0.32, 25)
+    with torch.no_grad():
+        output = encoder.encode_in_chunks(waveform, torch.tensor([len(speech)]), chunks)
+        path = head(output.features, output.lengths, chunks).logits[0].argmax(dim=-1).tolist()
+    expected = [b - 1 for a, b in zip([0, *path], path, strict=False) if b not in (0, a)]
+    assert streamed == expected
+    spoken = np.concatenate([one.speech for one in said])
+    assert np.allclose(spoken, translator.speak(streamed))
+    whole = TranslationStream(translator)
+    both = whole.feed(speech), whole.finish()
+    assert [unit for one in both for unit in one.units] == streamed
+
+
+def test_units_come_before_the_speech_has_ended(model, speech) -> None:
+    stream = TranslationStream(SpeechTranslator(model), speak=False)
+    first = stream.feed(speech[: len(speech) // 2])
+    assert first.units and not len(first.speech)
+
+
+def test_what_a_stream_cannot_do_is_said(model, speech, tmp_path) -> None:
+    stream = TranslationStream(SpeechTranslator(model), speak=False)
+    with pytest.raises(ModelError, match=r"`samples` must be \(S,\)"):
+        stream.feed(np.zeros((2, 100), np.float32))
+    stream.finish()
+    with pytest.raises(ModelError, match="finished"):
+        stream.feed(speech)
+    other = load(bundle(tmp_path / "b", head="autoregressive", voice=False))
+    with pytest.raises(ModelError, match=r"translator\.head=ctc"):
+        TranslationStream(SpeechTranslator(other))
+
+
+def test_the_command_streams_samples_to_stdout(model, speech, monkeypatch) -> None:
+    pcm = (speech * 32767).astype("<i2").tobytes()
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(pcm)))
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out, flush=lambda: None))
+    assert main(["translate", "-", "--stream", "--model", str(model.path)]) == 0
+    assert len(np.frombuffer(out.getvalue(), "<i2")) > 1000
+
+
+# Retrieval
+
+
+def test_the_nearest_known_utterance_is_found_again_with_a_confidence(model, speech) -> None:
+    waveforms = [speech, speech[::-1].copy(), 0.1 * np.sin(np.arange(30000) / 5).astype(np.float32)]
+    pooled = torch.cat([embed(model, waveform, 1) for waveform in waveforms])
+    known = [Known(id=str(i), units=(i,), text=f"text {i}") for i in range(3)]
+    retrieval = Retrieval.fit(known, pooled, 1)
+    for place, match in enumerate(retrieval.find(pooled)):
+        assert match.known.id == str(place) and match.confidence == pytest.approx(1.0, abs=1e-4)
+    louder = embed(model, 0.9 * speech + 1e-3, 1)
+    assert retrieval.find(louder)[0].known.id == "0"
+
+
+def test_pooling_knows_the_order_of_what_is_said_and_no_padding() -> None:
+    frames = torch.arange(8.0)[None, :, None]
+    output = EncoderOutput(frames, torch.tensor([8]), [frames])
+    assert pool(output, 0).tolist() == [[0.5, 2.5, 4.5, 6.5]] and PARTS == 4
+    padded = torch.cat([frames, torch.full((1, 3, 1), 99.0)], dim=1)
+    assert torch.equal(pool(EncoderOutput(padded, torch.tensor([8]), [padded]), 0), pool(output, 0))
+
+
+def test_retrieval_is_a_head_of_the_bundle(speech, tmp_path) -> None:
+    model = load(bundle(tmp_path / "b"))
+    path = write(tmp_path / "a.wav", speech)
+    with pytest.raises(ModelError, match="no known utterances"):
+        model.translate(path, head="retrieval")
+    known = [Known(id="one", units=(1, 2, 3)), Known(id="two", units=(3,))]
+    pooled = torch.cat([embed(model, speech, 1), embed(model, speech[:5000], 1)])
+    Retrieval.fit(known, pooled, 1).save(tmp_path / "b")
+    (segment,) = model.translate(path, head="retrieval")["segments"]
+    assert segment["retrieved"] == "one" and segment["units"] == [1, 2, 3]
+    assert segment["confidence"] > 0.5 and "score" not in segment
+    (tmp_path / "b/retrieval/known.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match="is damaged"):
+        model.translate(path, head="retrieval")
