@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 STAGE_NAMES = (
-    *("prepare", "check", "pretrain", "finetune"),
+    *("prepare", "check", "pretrain", "finetune", "units", "voice", "translate", "recogniser"),
     *("language_model", "self_training", "evaluate", "report"),
 )
 DATA_ROOT_VARIABLE = "SPEECHJEPA_DATA"

@@ -31,7 +31,33 @@ def summary_line(recipe: Recipe, states: Mapping[str, StageState]) -> str:
     if "evaluate" not in states:
         return f"{recipe.name}: {', '.join(states)} done in {minutes:.1f} min"
     figures = states["evaluate"].figures
+    if recipe.translation is not None:
+        return f"{recipe.name}: {translation_text(figures)}; {minutes:.1f} min in all"
     return f"{recipe.name} {figures['split']}: {rates_text(figures)}; {minutes:.1f} min in all"
+
+
+def translation_text(figures: Mapping[str, Any]) -> str:
+    """Say in words how good a translator is, beside what it could be and the baseline."""
+    rows, head = figures["rows"], figures["head"]
+    told = []
+    for key, name in (
+        ("unit_error_rate", "unit error rate"),
+        ("bleu", "BLEU"),
+        ("chrf", "chrF"),
+        ("asr_bleu", "ASR-BLEU"),
+    ):
+        if rows[head][key] is None:
+            continue
+        percent = key == "unit_error_rate"
+        own, known = (
+            _percent(rows[row][key]) if percent else f"{rows[row][key]:.1f}"
+            for row in (head, "retrieval")
+        )
+        told.append(f"{name} {own} (retrieval {known})")
+    ceiling = rows.get("true_speech", {}).get("asr_bleu")
+    if ceiling is not None:
+        told.append(f"true speech has ASR-BLEU {ceiling:.1f}")
+    return ", ".join(told)
 
 
 def _without_places(command: str, data_root: Path | None) -> str:
@@ -52,6 +78,11 @@ def write_result(
     if "evaluate" not in states:
         raise ConfigError(f"{recipe.name} was not evaluated, so there is no result to write")
     figures = states["evaluate"].figures
+    if recipe.translation is not None:
+        raise ConfigError(
+            "--results has no place for a translation: tools/benchmark_translation.py writes its "
+            "rows to results/translation/"
+        )
     has_lm = figures["cer_lm"] is not None
     best = figures["cer_lm"] if has_lm else figures["cer"]
     pretrain = states.get("pretrain")

@@ -25,6 +25,7 @@ from speechjepa.models.wav2vec2 import Wav2Vec2Config
 from speechjepa.text.normalize import TextConfig
 from speechjepa.training.config import FinetuneConfig, PretrainConfig
 from speechjepa.workflow.catalogue import find_prepare, find_recipe
+from speechjepa.workflow.translation_recipe import TranslationConfig
 
 DATA_ROOT_VARIABLE = "SPEECHJEPA_DATA"
 
@@ -140,6 +141,8 @@ class Recipe:
     """null = none."""
     language_model: LanguageModelConfig | None = field(default_factory=LanguageModelConfig)
     """null = greedy decoding only."""
+    translation: TranslationConfig | None = None
+    """Train a translator, instead of a recogniser; the encoder is that of `init`."""
     self_training: SelfTrainingConfig | None = None
     """Go on with what the fine-tuned model recognises in the rest of `data.train`; null = do not.
     `self_training: {}` does, as SelfTrainingConfig says."""
@@ -158,6 +161,14 @@ class Recipe:
                 "`data.train` is missing: fine-tuning needs transcribed utterances "
                 "(`finetune: null` for pretraining alone)"
             )
+        if self.translation is not None and self.data.train is None:
+            raise ConfigError("`data.train` is missing: translation needs pairs")
+        for name in ("pretrain", "finetune", "self_training"):
+            if self.translation is not None and getattr(self, name) is not None:
+                raise ConfigError(
+                    f"`{name}` and `translation` are two recipes: run the other first, and start "
+                    "the translation from it with `init`"
+                )
         if self.pretrain is not None and not self.data.pool and self.data.train is None:
             raise ConfigError("`data.pool` is missing: pretraining needs audio")
 
@@ -198,7 +209,8 @@ def load_recipe(
     path = find_recipe(path_or_name)
     recipe = build_recipe(load_yaml(path), overrides, data_root, where=str(path_or_name))
     root = recipe.data.root
-    if root is not None and not root.is_dir() and find_prepare(path) is None:
+    makes_data = recipe.translation is not None and recipe.translation.phrases is not None
+    if root is not None and not (root.is_dir() or makes_data or find_prepare(path)):
         raise ConfigError(f"the data root {root} is no folder")
     return recipe
 
@@ -214,6 +226,9 @@ def build_recipe(
     settings = apply_overrides(mapping, overrides)
     if "encoder" in settings:
         settings["encoder"] = _resolve_encoder(settings["encoder"], where)
+    if settings.get("translation") is not None:
+        for section in ("pretrain", "finetune", "language_model"):
+            settings.setdefault(section, None)
     if "seed" in settings:
         for section in ("pretrain", "finetune"):
             given = settings.get(section, {})

@@ -28,11 +28,13 @@ from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run
 from speechjepa.workflow.self_training import FOLDER as SELF_TRAINING
 from speechjepa.workflow.self_training import self_training_stage
 from speechjepa.workflow.start import describe_start, start_fingerprint, starting_bundle
+from speechjepa.workflow.translation import STAGES as TRANSLATION_STAGES
+from speechjepa.workflow.translation import TranslationPlan
 
 logger = logging.getLogger(__name__)
 
 STAGES = (
-    *("prepare", "check", "pretrain", "finetune"),
+    *("prepare", "check", "pretrain", "finetune", *TRANSLATION_STAGES),
     *("language_model", "self_training", "evaluate", "report"),
 )
 
@@ -121,7 +123,11 @@ class Plan:
     def stages(self) -> list[Stage]:
         """Return the stages that this recipe has, in order."""
         recipe = self.recipe
-        stages = [self._check()]
+        if recipe.translation is not None:
+            plan = TranslationPlan(recipe, self.run_dir, self.cache_dir, self.corpora)
+            stages = plan.stages()
+        else:
+            stages = [self._check()]
         if self.prepare is not None:
             stages.insert(0, self._prepare(self.prepare))
         if recipe.pretrain is not None:
@@ -133,7 +139,8 @@ class Plan:
             if recipe.self_training is not None:
                 stages.append(self._self_training())
             stages.append(self._evaluate())
-        stages.append(self._report([stage.name for stage in stages]))
+        if recipe.translation is None:
+            stages.append(self._report([stage.name for stage in stages]))
         # The run folder may remember stages that the recipe no longer has: nothing depends on
         # them, and what did is redone.
         names = {stage.name for stage in stages}

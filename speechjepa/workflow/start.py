@@ -28,7 +28,10 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         return shipped_encoder()
     if init.is_file() and init.suffix in CHECKPOINT_SUFFIXES:
         return init
-    for path in (init, *(init / stage / "bundle" for stage in ("pretrain", "finetune"))):
+    for path in (
+        init,
+        *(init / stage / "bundle" for stage in ("pretrain", "finetune", "translate")),
+    ):
         if (path / "config.json").exists():
             return path
     raise ConfigError(

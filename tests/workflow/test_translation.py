@@ -1,0 +1,137 @@
+"""Recipes that translate: what they say, which stages they have, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechjepa.config import load_yaml
+from speechjepa.errors import ConfigError, DataError
+from speechjepa.workflow.outcome import summary_line
+from speechjepa.workflow.recipe import Recipe, build_recipe, load_recipe, save_recipe
+from speechjepa.workflow.run import StageState
+from speechjepa.workflow.stages import Plan, run_recipe
+from speechjepa.workflow.translation_data import read_units, units_model, write_units
+from tests.data.corpora import audio, rows
+
+SETTINGS: dict[str, Any] = {
+    "name": "t",
+    "data": {"train": "c/train", "dev": "c/dev"},
+    "encoder": {"frame_rate": 25},
+    "translation": {"language": "yy"},
+}
+
+
+def corpus(root: Path, *, target_audio: bool = True) -> None:
+    for split in ("train", "dev"):
+        folder = root / "c" / split
+        content = []
+        for number in range(2):
+            audio(folder / f"audio/{number}.wav", 0.3)
+            row: dict[str, object] = {
+                "file_name": f"audio/{number}.wav",
+                "id": f"{split}-{number}",
+                "translation": {"yy": f"{split} text {number}"},
+            }
+            if target_audio:
+                audio(folder / f"target/{number}.wav", 0.3)
+                row["target_audio"] = {"yy": f"target/{number}.wav"}
+            content.append(row)
+        rows(folder / "metadata.jsonl", *content)
+
+
+def recipe(root: Path, *overrides: str) -> Recipe:
+    return build_recipe(SETTINGS, overrides, root)
+
+
+def names(found: Recipe, folder: Path) -> list[str]:
+    return [stage.name for stage in Plan(found, folder, folder, None).stages()]
+
+
+def test_a_recipe_that_translates_trains_no_recogniser_of_the_source(tmp_path: Path) -> None:
+    found = recipe(tmp_path)
+    assert found.pretrain is None and found.finetune is None and found.language_model is None
+    assert names(found, tmp_path) == ["check", "units", "voice", "translate", "evaluate"]
+    assert names(recipe(tmp_path, "translation.voice=null"), tmp_path)[2] == "translate"
+    text = recipe(tmp_path, "translation.writes=characters")
+    assert names(text, tmp_path) == ["check", "translate", "evaluate"]
+    more = recipe(tmp_path, "translation.recogniser={}", "translation.phrases={}")
+    assert names(more, tmp_path)[0] == "prepare" and "recogniser" in names(more, tmp_path)
+
+
+def test_a_recipe_that_translates_comes_back_from_disk(tmp_path: Path) -> None:
+    found = recipe(tmp_path, "translation.train.translator.head=autoregressive")
+    save_recipe(found, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml", data_root=tmp_path) == found
+    assert load_yaml(tmp_path / "recipe.yaml")["translation"]["units"]["num_units"] == 100
+
+
+def test_what_belongs_to_other_recipes_is_refused(tmp_path: Path) -> None:
+    for override, reason in (
+        ("finetune={}", "`finetune` and `translation` are two recipes"),
+        ("pretrain={}", "`pretrain` and `translation` are two recipes"),
+        ("translation.train.upsample=2", "`upsample` has no meaning"),
+        ("translation.max_dev_pairs=0", "`max_dev_pairs` must be at least 1"),
+        ("translation.unit=3", "unknown key `translation.unit`; did you mean"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            recipe(tmp_path, override)
+
+
+def test_pairs_are_counted_before_anything_is_trained(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    run_recipe(recipe(tmp_path), tmp_path / "run", only=["check"])
+    said = json.loads((tmp_path / "run/check.json").read_text(encoding="utf-8"))
+    assert said["pairs"]["train"]["with target speech"] == 2
+    (tmp_path / "c/train/target/1.wav").unlink()
+    with pytest.raises(DataError, match=r"metadata.jsonl:2: the target audio .*1.wav is not there"):
+        run_recipe(recipe(tmp_path), tmp_path / "run2", only=["check"])
+
+
+def test_text_alone_is_no_speech_unless_it_is_spoken(tmp_path: Path) -> None:
+    corpus(tmp_path, target_audio=False)
+    with pytest.raises(DataError, match=r"translation\.spoken_by.*or `translation\.writes"):
+        run_recipe(recipe(tmp_path), tmp_path / "run", only=["check"])
+    run_recipe(recipe(tmp_path, "translation.writes=characters"), tmp_path / "b", only=["check"])
+    spoken = recipe(tmp_path, "translation.spoken_by=en-us")
+    plan = Plan(spoken, tmp_path / "c", tmp_path, None)
+    from speechjepa.workflow.translation import TranslationPlan
+
+    pairs = TranslationPlan(spoken, tmp_path / "run", tmp_path, plan.corpora).pairs
+    assert pairs.synthesise() == 4 and pairs.synthesise() == 0
+    assert all(p.target is not None and p.target.audio_path.exists() for p in pairs.train)
+
+
+def test_units_of_a_start_without_any_are_refused(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    with pytest.raises(ConfigError, match="must then be a run of translation"):
+        run_recipe(
+            recipe(tmp_path, "translation.units=null"), tmp_path / "r", only=["check", "units"]
+        )
+
+
+def test_units_come_back_from_disk(tmp_path: Path) -> None:
+    write_units({"a": ([1, 2], [3, 4]), "b": ([], [])}, tmp_path / "train.jsonl")
+    assert read_units(tmp_path / "train.jsonl") == {"a": [1, 2], "b": []}
+    with pytest.raises(DataError, match="does not say which encoder"):
+        units_model(tmp_path)
+
+
+def test_a_run_ends_with_its_scores_beside_the_baseline_and_the_ceiling(tmp_path: Path) -> None:
+    row = {"unit_error_rate": 0.25, "bleu": None, "chrf": 30.0, "asr_bleu": 40.0}
+    figures = {
+        "head": "ctc",
+        "rows": {
+            "ctc": row,
+            "retrieval": {**row, "unit_error_rate": 0.5, "chrf": 10.0, "asr_bleu": 1.0},
+            "true_speech": {"asr_bleu": 90.0},
+        },
+    }
+    state = StageState(fingerprint="", inputs={}, minutes=2.0, figures=figures)
+    assert summary_line(recipe(tmp_path), {"evaluate": state}) == (
+        "t: unit error rate 25.0 % (retrieval 50.0 %), chrF 30.0 (retrieval 10.0), "
+        "ASR-BLEU 40.0 (retrieval 1.0), true speech has ASR-BLEU 90.0; 2.0 min in all"
+    )

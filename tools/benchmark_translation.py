@@ -1,0 +1,127 @@
+"""Measure translation: one run of a recipe per row, and what its baselines score.
+
+    OMP_NUM_THREADS=2 python tools/benchmark_translation.py --data-root DATA \\
+        --work runs/translation --rows es_en es_en-autoregressive --minutes 60
+
+Every row trains on the pairs of its recipe and is scored on its dev pairs, which share neither
+phrases nor voices with them. Scores of speech are those of what a recogniser hears in it; the
+recogniser is trained on the true target speech (never on a voice's), its own BLEU and character
+error on true target speech are in every row (`asr_bleu_ceiling`, `asr_cer_ceiling`), and both texts
+are normalised as `text_normalisation` says. `retrieval` is the nearest known source of the same
+encoder. A row is one JSON file, `results/translation/ROW-SEED.json`; rows that exist are not
+measured again, and runs that were interrupted go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from speechjepa.workflow.recipe import Recipe, load_recipe
+from speechjepa.workflow.record import commit, hardware, write_json
+from speechjepa.workflow.stages import run_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+AUTOREGRESSIVE = "translation.train.translator.head=autoregressive"
+FRESH = ("init=fresh", "translation.train.freeze_finetune_updates=0")
+
+ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "es_en": ("s2st_phrases/es_en", ()),
+    "es_en-autoregressive": ("s2st_phrases/es_en", (AUTOREGRESSIVE,)),
+    "es_en-untrained": ("s2st_phrases/es_en", FRESH),
+    "es_en-mel_units": ("s2st_phrases/es_en", ("translation.units.layer=mel",)),
+    "es_en-textless": (
+        "s2st_phrases/es_en",
+        ("translation.train.source_text_weight=0", "translation.train.target_text_weight=0"),
+    ),
+    "es_en-streaming": ("s2st_phrases/es_en", ("translation.train.streaming={}",)),
+    "fr_de": ("s2st_phrases/fr_de", ()),
+    "en_id": ("s2st_phrases/en_id", ()),
+    "prompts": ("s2st_prompts/es_en", ()),
+    "mboshi": ("s2st_mboshi/text", ()),
+    "mboshi-speech": ("s2st_mboshi/speech", ()),
+}
+"""Row -> recipe, and what is set beside it."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data-root", type=Path, required=True)
+    add("--work", type=Path, required=True, help="folder of the runs")
+    add("--rows", nargs="+", choices=tuple(ROWS), default=["es_en"])
+    add("--minutes", type=float, help="of training a translator, for every row (its recipe's)")
+    add("--seeds", nargs="+", type=int, default=[0])
+    add("--init", help="start from this bundle instead, named in `encoder`")
+    add("--results", type=Path, default=ROOT / "results")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        for row in args.rows:
+            path = args.results / "translation" / f"{row}-{seed}.json"
+            if path.exists():
+                print(f"{path} is there")
+                continue
+            write_json(path, measure(row, seed, args))
+            print(f"wrote {path}")
+
+
+def measure(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train and score one row."""
+    name, settings = ROWS[row]
+    overrides = [f"seed={seed}", *settings]
+    if args.minutes is not None:
+        overrides.append(f"translation.train.minutes={args.minutes}")
+    if args.init is not None:
+        overrides.append(f"init={args.init}")
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", overrides, args.data_root)
+    states = run_recipe(recipe, args.work / f"{row}-{seed}", cache_dir=args.work / "cache")
+    return record(recipe, row, states["evaluate"].figures, states["translate"].minutes)
+
+
+def record(
+    recipe: Recipe, row: str, figures: dict[str, Any], training_minutes: float
+) -> dict[str, Any]:
+    """Return the row of one run.
+
+    Args:
+        recipe: That was run.
+        row: Its name.
+        figures: Of its stage `evaluate`.
+        training_minutes: Of its translator.
+    """
+    assert recipe.translation is not None
+    head, rows = figures["head"], figures["rows"]
+    best, ceiling = rows[head], rows.get("true_speech", {})
+    units = recipe.translation.units
+    is_text = recipe.translation.writes == "characters"
+    return {
+        "row": row,
+        "recipe": recipe.name,
+        "head": head,
+        "encoder": "shipped" if recipe.init is None else str(recipe.init),
+        "units": None if is_text or units is None else {"layer": units.layer, "k": units.num_units},
+        "streaming": figures.get("streaming"),
+        **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},
+        **{key: best[key] for key in ("unit_error_rate", "unit_bleu")},
+        "asr_bleu_ceiling": ceiling.get("asr_bleu"),
+        "asr_cer_ceiling": ceiling.get("asr_cer"),
+        "asr_bleu_true_units": rows.get("true_units", {}).get("asr_bleu"),
+        "share_of_ceiling": figures.get("share_of_ceiling"),
+        "retrieval": rows["retrieval"],
+        "laal_ms": (figures.get("streaming") or {}).get("laal_ms"),
+        "rtf": best.get("rtf"),
+        "pairs": figures["pairs"],
+        "training_minutes": round(training_minutes, 2),
+        "signatures": best.get("signatures"),
+        "text_normalisation": figures["text_normalisation"],
+        "seed": recipe.seed,
+        "device": hardware(),
+        "commit": commit(),
+    }
+
+
+if __name__ == "__main__":
+    main()
