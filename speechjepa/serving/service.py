@@ -50,13 +50,13 @@ class Service:
             config.max_streams, f"{config.max_streams} live connections are open; try again later"
         )
 
-        def share_cores() -> None:
-            torch.set_num_threads(config.threads_per_worker)
-
-        self.workers = Workers(config.workers, name="transcribe", initializer=share_cores)
+        self.num_threads = torch.get_num_threads()
+        self.workers = Workers(config.workers, name="transcribe")
         # Apart from the others, so that who speaks need not wait for who sent an hour.
         self.listeners = Workers(
-            max(1, min(config.max_streams, config.workers)), name="listen", initializer=share_cores
+            max(1, min(config.max_streams, config.workers)),
+            name="listen",
+            initializer=lambda: torch.set_num_threads(1),  # chunks are small
         )
 
     @property
@@ -70,6 +70,10 @@ class Service:
     def num_waiting(self) -> int:
         """Requests that were let in and wait for a worker."""
         return max(0, self.places.taken - self.config.workers)
+
+    def share_cores(self) -> None:
+        """Give the calling worker its share of the cores; called again as others come and go."""
+        torch.set_num_threads(max(1, self.num_threads // max(1, self.workers.num_running)))
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request for a model that is not the one served; no name means that one."""

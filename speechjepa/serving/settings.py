@@ -19,7 +19,7 @@ class ServingConfig:
     max_minutes: float = 240.0
     """Longest recording (minutes); what is longer gets 413, by its header before it is decoded."""
     workers: int = field(default_factory=lambda: min(4, num_cores()))
-    """Recordings transcribed at once, each with its share of the cores."""
+    """Recordings transcribed at once; they share the cores, and one alone has them all."""
     max_waiting: int = 64
     """Requests that may wait for a worker; one more gets 503."""
     max_streams: int = 4
@@ -53,11 +53,6 @@ class ServingConfig:
     def max_seconds(self) -> float:
         """Seconds of the longest recording."""
         return 60 * self.max_minutes
-
-    @property
-    def threads_per_worker(self) -> int:
-        """Threads that one transcription computes with."""
-        return max(1, num_cores() // self.workers)
 
 
 def num_cores() -> int:

@@ -95,8 +95,16 @@ async def _start(service: Service, request: Request) -> tuple[Job, Asked, Upload
         service.metrics.add("bytes", path.stat().st_size)
 
         def work(tell: Tell) -> dict[str, Any]:
+            def share_and_tell(news: Any) -> None:
+                service.share_cores()
+                tell(news)
+
             return transcribe_recording(
-                service.model, path, asked.config, max_seconds=config.max_seconds, tell=tell
+                service.model,
+                path,
+                asked.config,
+                max_seconds=config.max_seconds,
+                tell=share_and_tell,
             )
 
         def on_end(upload: Upload = upload) -> None:

@@ -80,6 +80,7 @@ class Job:
         self._stop = threading.Event()
         self.future: Future[None] | None = None
         self.result: Any = None
+        self.is_running = False
 
     def tell(self, news: Any) -> None:
         """Hand something found to who waits; `Stopped` if nobody does."""
@@ -106,12 +107,14 @@ class Job:
 
     def run(self, work: Callable[[Tell], Any], on_end: Callable[[], None]) -> None:
         """Do the work, in a thread; who waits is told last, when `on_end` has cleaned up."""
+        self.is_running = True
         try:
             if self._stop.is_set():
                 raise Stopped
             end = _End(result=work(self.tell))
         except BaseException as error:  # told to who waits, not swallowed
             end = _End(error=error)
+        self.is_running = False
         on_end()
         self._end(end)
 
@@ -134,6 +137,12 @@ class Workers:
         self._executor = ThreadPoolExecutor(count, name, initializer)
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
+
+    @property
+    def num_running(self) -> int:
+        """Jobs that a thread is doing now."""
+        with self._lock:
+            return sum(job.is_running for job in self._jobs)
 
     def start(self, work: Callable[[Tell], Any], on_end: Callable[[], None]) -> Job:
         """Start a job when a thread is free.

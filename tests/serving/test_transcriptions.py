@@ -204,6 +204,26 @@ def test_fifty_clients_at_once_lose_nothing():
 LONG = sound(np.zeros(200 * RATE, np.float32), subtype="PCM_U8")
 
 
+def test_one_recording_has_all_cores_and_two_share_them(monkeypatch):
+    import torch
+
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    model = SlowModel()
+    with running(model, workers=2) as server, ThreadPoolExecutor(2) as pool:
+        server.service.num_threads = 4
+        one = pool.submit(server.post)
+        wait_until(lambda: model.num_windows == 1)
+        assert set(given) == {4}
+        given.clear()
+        two = pool.submit(server.post)
+        wait_until(lambda: model.num_windows == 2)
+        assert set(given) == {2}
+        model.go_on.set()
+        assert [one.result().status_code, two.result().status_code] == [200, 200]
+        assert server.service.workers.num_running == 0
+
+
 def test_one_more_than_may_wait_is_told_to_come_back():
     model = SlowModel()
     with running(model, workers=1, max_waiting=1) as server, ThreadPoolExecutor(2) as pool:
