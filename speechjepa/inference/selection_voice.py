@@ -31,6 +31,8 @@ FADE = 80
 SHIFT = 80
 """Samples by which the next stretch may be moved so that its periods meet those before."""
 _NUM_MELS = 40
+_PRIOR_FRAMES = 20.0
+"""How many heard frames the distances of centroids count as much as."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,6 +172,30 @@ def _edges(waveform: NDArray[np.float32], frames: NDArray[np.int64]) -> NDArray[
     return np.concatenate([mel[before], mel[after], pitch], axis=1)
 
 
+def _surprise(units: NDArray[np.int64], centroids: Tensor) -> NDArray[np.float32]:
+    """Return (K, K), how unlikely unit u is where unit w is heard of another voice: -log P(u | w).
+
+    Counted over the versions of the recordings, and evened out by how far centroids lie apart:
+    units that were never confused, or never heard, have near ones stand for them.
+
+    Args:
+        units: (V, N) of `RecordedUnits`.
+        centroids: (K, D).
+    """
+    num_units = len(centroids)
+    distance = torch.cdist(centroids, centroids).square().numpy().astype(np.float64)
+    nearest = np.sort(distance, axis=1)[:, min(5, num_units - 1)]
+    near = np.exp(-distance / np.maximum(nearest, 1e-9)[None, :]) + 1e-4
+    prior = near / near.sum(axis=0)
+    together = np.zeros((num_units, num_units))
+    for one in range(len(units)):
+        for other in range(len(units)):
+            if one != other:
+                np.add.at(together, (units[one], units[other]), 1.0)
+    chance = together + _PRIOR_FRAMES * prior
+    return -np.log(chance / chance.sum(axis=0)).astype(np.float32)
+
+
 class UnitSelector:
     """Choose recorded frames for units one by one, and join them.
 
@@ -189,7 +215,9 @@ class UnitSelector:
     """Frames considered for each unit, besides those that go on."""
     SETTLED = 12
     """Frames after which a choice is for good."""
-    AROUND = (0.4, 0.7, 1.0, 0.7, 0.4)
+    UNIT = 0.25
+    """Cost of a nat by which a unit is unlikely."""
+    AROUND = (0.25, 0.5, 0.8, 1.0, 0.8, 0.5, 0.25)
     """What the units before, at and after a frame weigh."""
     REACH = len(AROUND) // 2
     LOOK_AHEAD = SETTLED + REACH
@@ -199,9 +227,7 @@ class UnitSelector:
 
     def __init__(self, recorded: RecordedUnits, centroids: Tensor) -> None:
         self._recorded = recorded
-        distance = torch.cdist(centroids, centroids).numpy()
-        typical = np.median(distance[distance > 0]) if (distance > 0).any() else 1.0
-        self._distance = (distance / typical).astype(np.float32)
+        self._surprise = _surprise(recorded.units, centroids)
         self._goes_on = recorded.goes_on
         self._costs: dict[int, NDArray[np.float32]] = {}
         # Units from `REACH` before the next to be judged; None = before or after all speech.
@@ -266,9 +292,10 @@ class UnitSelector:
         return cost
 
     def _cost_of(self, unit: int) -> NDArray[np.float32]:
-        """Return (N,) how far every recorded frame is from a unit, as a mean over its versions."""
+        """Return (N,) how unlikely a unit is where each frame was recorded (nats)."""
         if unit not in self._costs:
-            self._costs[unit] = self._distance[unit][self._recorded.units].mean(axis=0)
+            chances = np.exp(-self._surprise[unit])[self._recorded.units].mean(axis=0)
+            self._costs[unit] = (self.UNIT * -np.log(chances)).astype(np.float32)
         return self._costs[unit]
 
     def _join_costs(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -74,9 +74,8 @@ class Units:
     @property
     def checksum(self) -> str:
         """SHA-256 of what makes a frame this unit or that."""
-        digest = hashlib.sha256(
-            f"{self.layer} {self.frame_rate:g} {self.encoder_checksum}".encode()
-        )
+        settings = (self.layer, self.encoder_checksum, self.phases, self.change_penalty)
+        digest = hashlib.sha256(repr((settings, self.frame_rate, self.distance)).encode())
         for tensor in (self.centroids, self.mean, self.scale):
             digest.update(tensor.float().contiguous().numpy().tobytes())
         return digest.hexdigest()
