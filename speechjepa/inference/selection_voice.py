@@ -215,7 +215,7 @@ class UnitSelector:
     """Frames considered for each unit, besides those that go on."""
     SETTLED = 12
     """Frames after which a choice is for good."""
-    UNIT = 0.25
+    UNIT = 0.12
     """Cost of a nat by which a unit is unlikely."""
     AROUND = (0.25, 0.5, 0.8, 1.0, 0.8, 0.5, 0.25)
     """What the units before, at and after a frame weigh."""

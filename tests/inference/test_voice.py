@@ -213,6 +213,17 @@ def test_recordings_lie_apart() -> None:
         assert recorded.starts[frame + 1] - recorded.starts[frame] == FRAME + GAP
 
 
+def test_units_that_voices_confuse_are_likely_for_each_other() -> None:
+    # Unit 3 is heard of other voices as 4 every time, 1 always as itself.
+    units = np.array([[3, 1] * 500, [4, 1] * 500])
+    surprise = selection_voice._surprise(units, torch.eye(NUM_UNITS))
+    np.testing.assert_allclose(np.exp(-surprise).sum(axis=0), 1.0, rtol=1e-5)
+    assert surprise[4, 3] < 0.1 and surprise[3, 4] < 0.1 and surprise[1, 1] < 0.1
+    assert surprise[3, 1] > 3
+    # Nothing was heard of 0 and 2, which lie as far from 1 as 3 does: themselves are likeliest.
+    assert surprise[0].argmin() == 0 and surprise[2].argmin() == 2
+
+
 def test_a_unit_lasts_as_long_as_it_did_on_average() -> None:
     recordings = [(torch.tensor([[0, 0, 1, 0, 2, 2, 2]] * 300).reshape(1, -1), _say([0] * 2100))]
     pace = RecordedUnits.of(recordings, FRAME).mean_durations(4)
