@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from speechjepa.audio.voice import DetectorName
 from speechjepa.config import to_dict
 from speechjepa.errors import ModelError
+from speechjepa.inference.compute import Computation, Forward, prepare
 from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import EncoderOutput
@@ -32,14 +33,26 @@ class SpeechModel:
     Args:
         bundle: What was read.
         device: Where it runs.
+        compute_type: See `load`.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+    _forward: Forward | None = None
+    computation: Computation | None = None
+    """The number format it computes in, where one was asked for."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | torch.device = "cpu",
+        compute_type: Literal["auto", "float32", "bfloat16", "int8"] | None = None,
+    ) -> None:
         self.bundle = bundle
         self.device = torch.device(device)
         self.encoder = bundle.encoder.to(self.device).eval()
         if bundle.ctc is not None:
             bundle.ctc.to(self.device).eval()
+            if compute_type is not None:
+                self.computation, self._forward = prepare(bundle.ctc, compute_type)
 
     @property
     def sample_rate(self) -> int:
@@ -144,7 +157,8 @@ class SpeechModel:
             ModelError: The model has no CTC head.
         """
         waveform, lengths = self._check(waveform, lengths)
-        return self._ctc(waveform, lengths)
+        ctc = self._ctc
+        return ctc(waveform, lengths) if self._forward is None else self._forward(waveform, lengths)
 
     def transcribe(self, path: str | Path, **options: Any) -> dict[str, Any]:
         """Transcribe an audio file; options and result as `speechjepa.inference.transcribe`."""
@@ -222,7 +236,11 @@ class SpeechModel:
 
 
 def load(
-    path: str | Path, *, device: str | torch.device = "cpu", language: str | None = None
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    language: str | None = None,
+    compute_type: Literal["auto", "float32", "bfloat16", "int8"] | None = None,
 ) -> SpeechModel:
     """Load a model from its bundle folder, or from a checkpoint that others published.
 
@@ -233,6 +251,8 @@ def load(
             package, which writes phones.
         device: "cpu", "cuda", ...
         language: Which adapter and vocabulary, of a published checkpoint with several (MMS).
+        compute_type: Number format of `logits`, in a form of the network made for inference whose
+            weights must not change; "auto" = the fastest, by trial. None = the network as it is.
 
     Raises:
         ModelError: There is no readable bundle, no such device, or no such language.
@@ -252,4 +272,4 @@ def load(
             if (path / stage / "bundle" / "config.json").exists():
                 path = path / stage / "bundle"
                 break
-    return SpeechModel(load_bundle(path, language), device)
+    return SpeechModel(load_bundle(path, language), device, compute_type)
