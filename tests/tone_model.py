@@ -51,6 +51,7 @@ class ToneModel:
     utterance_seconds = None
     text_config = TextConfig()
     calibration: dict = {}  # noqa: RUF012 - never changed
+    computation = None
     vad = "none"  # tones are no speech to a detector
 
     def __init__(self, confused_frames=0, frames_per_hop=1):

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechjepa.cli import live
 from speechjepa.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
+    from speechjepa.inference.model import SpeechModel
     from speechjepa.inference.transcribe_files import Outcome, Recording
 
 _DESCRIPTION = (
@@ -84,6 +85,14 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         type=_positive(int),
         metavar="N",
         help="windows computed at once (default: 1 on a cpu, else 8)",
+    )
+    add(
+        *_spellings("compute_type"),
+        dest="compute_type",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        default="auto",
+        help="number format; auto = the fastest of them here, by a trial of a second or so, which "
+        "is said (default: auto)",
     )
     add(
         "--vad",
@@ -175,9 +184,9 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
     device = _device(args.device)
-    model = load(
-        args.model, device=device, language=None if args.language == "auto" else args.language
-    )
+    model = _load(args, device)
+    # A lone transcript is printed line by line, as it becomes final.
+    as_it_comes = args.output_dir is None and is_alone and formats == ("txt",)
     has_words = args.word_timestamps or args.character_timestamps
     num_failed = num_done = 0
     with _progress() as (on_start, on_progress, on_end):
@@ -189,6 +198,7 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             on_start=on_start,
             on_progress=on_progress,
+            on_segment=_print_segment if as_it_comes else None,
             language=args.language,
             word_timestamps=has_words,
             character_timestamps=args.character_timestamps,
@@ -208,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
                 on_end(outcome)
                 num_failed += outcome.status == "failed"
                 num_done += outcome.status == "done"
-                if args.output_dir is None and outcome.result is not None:
+                if args.output_dir is None and outcome.result is not None and not as_it_comes:
                     print(_for_stdout(outcome, formats[0], has_words, is_alone))
         except KeyboardInterrupt:
             print(
@@ -219,6 +229,22 @@ def run(args: argparse.Namespace) -> int:
     if num_failed:
         print(f"files that could not be transcribed: {num_failed}", file=sys.stderr)
     return 1 if num_failed else 0
+
+
+def _load(args: argparse.Namespace, device: str) -> SpeechModel:
+    from speechjepa.inference.model import load
+
+    language = None if args.language == "auto" else args.language
+    model = load(args.model, device=device, language=language, compute_type=args.compute_type)
+    if args.compute_type == "auto" and model.computation is not None:
+        print(model.computation, file=sys.stderr)
+    return model
+
+
+def _print_segment(segment: dict[str, Any]) -> None:
+    from speechjepa.inference.writers import format_result
+
+    print(format_result({"segments": [segment]}, "txt"), end="", flush=True)
 
 
 _LINES = ("txt", "json")

@@ -12,7 +12,8 @@ import torch
 from speechjepa.audio.files import stream_audio
 from speechjepa.errors import DataError
 from speechjepa.inference.align import WordSpan, align_words, frames_needed
-from speechjepa.inference.transcribe import TranscribeConfig, TranscriptionModel, stitch_logits
+from speechjepa.inference.encoding import stitch_logits
+from speechjepa.inference.transcribe import TranscribeConfig, TranscriptionModel
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.text.vocabulary import Vocabulary
 

@@ -16,20 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechjepa.audio.files import stream_audio
-from speechjepa.audio.voice import DetectorName, make_detector
-from speechjepa.audio.windows import WindowConfig
+from speechjepa.audio.voice import DetectorName
 from speechjepa.errors import ConfigError
 from speechjepa.inference.align import align_words
-from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.confidence import calibrate, stored_map
 from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
-from speechjepa.inference.pieces import PieceConfig, hear_pieces
+from speechjepa.inference.encoding import encode_blocks, read_blocks, windows_of
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
 from speechjepa.inference.spoken_language import check_language, find_language
-from speechjepa.inference.stitch import stitched_stretches
-from speechjepa.inference.voiced import chunk_logits
 from speechjepa.metrics.calibration import ScoreMap
 
 if TYPE_CHECKING:
@@ -140,6 +135,8 @@ def transcribe(
     path: str | PathLike[str],
     *,
     on_progress: Callable[[float], None] | None = None,
+    on_segment: Callable[[dict[str, Any]], None] | None = None,
+    encoded: Iterable[tuple[int, Tensor]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Transcribe one audio file.
@@ -148,6 +145,8 @@ def transcribe(
         model: A fine-tuned model, from `speechjepa.load`.
         path: Audio (or video with sound) of any length.
         on_progress: Called with the seconds of audio done so far.
+        on_segment: Called with each segment as soon as it is final.
+        encoded: (Samples done, logits (T, V)) of the file, where it was encoded with others.
         **options: Fields of `TranscribeConfig`, such as `word_timestamps=True`.
 
     Returns:
@@ -173,8 +172,13 @@ def transcribe(
         if on_progress is not None:
             on_progress(seconds)
 
-    blocks = stream_audio(path, sample_rate=model.sample_rate, block_seconds=config.window_seconds)
-    segments = list(iter_segments(model, blocks, config, on_progress=note_progress))
+    if encoded is None:
+        encoded = encode_blocks(model, read_blocks(model, path, config), config)
+    segments = []
+    for segment in _segments(model, encoded, config, note_progress):
+        segments.append(segment)
+        if on_segment is not None:
+            on_segment(segment)
     heard = {} if language.probability is None else {"language_probability": language.probability}
     return {
         "text": " ".join(segment["text"] for segment in segments),
@@ -200,6 +204,15 @@ def iter_segments(
         config: Settings.
         on_progress: Called with the seconds of audio done so far.
     """
+    return _segments(model, encode_blocks(model, blocks, config), config, on_progress)
+
+
+def _segments(
+    model: TranscriptionModel,
+    encoded: Iterable[tuple[int, Tensor]],
+    config: TranscribeConfig,
+    on_progress: Callable[[float], None] | None,
+) -> Iterator[dict[str, Any]]:
     vocabulary = model.vocabulary
     decode = make_decoder(vocabulary, model.beam_search, config.choices)
     score_map = stored_map(model.calibration, use_lm=_uses_language_model(model, config))
@@ -211,7 +224,7 @@ def iter_segments(
     )
     seconds = 0.0
     next_id = 0
-    for samples_done, logits in _logits(model, blocks, config):
+    for samples_done, logits in encoded:
         seconds = samples_done / model.sample_rate
         for span in segmenter.push(logits):
             segment = _decode_segment(model, decode, span, seconds, score_map)
@@ -234,56 +247,7 @@ def check_options(model: TranscriptionModel, config: TranscribeConfig) -> None:
     """
     check_language(model, config.language)
     make_decoder(model.vocabulary, model.beam_search, config.choices)
-    _windows(model, config)
-
-
-def stitch_logits(
-    model: TranscriptionModel, blocks: Iterable[np.ndarray], config: TranscribeConfig
-) -> Iterator[Tensor]:
-    """Yield the logits (T, V) float32 of consecutive stretches of a recording, none twice.
-
-    Args:
-        model: A fine-tuned model.
-        blocks: Consecutive pieces (S,) of the waveform, at the model's sample rate.
-        config: Settings; those of windows and batches are used.
-    """
-    for _, logits in _logits(model, blocks, config):
-        yield logits
-
-
-def _windows(model: TranscriptionModel, config: TranscribeConfig) -> WindowConfig:
-    return WindowConfig.from_seconds(
-        config.window_seconds, config.overlap_seconds, hop=model.hop, sample_rate=model.sample_rate
-    )
-
-
-def _logits(
-    model: TranscriptionModel, blocks: Iterable[np.ndarray], config: TranscribeConfig
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (samples done, logits (T, V)) of consecutive stretches."""
-    windows = _windows(model, config)
-    pieces = _pieces(model, config)
-    batch_samples = config.batch_size * windows.window_samples
-    vad = model.vad if config.vad == "auto" else config.vad
-    if vad != "none":
-        plan = ChunkConfig.of_windows(config.window_seconds, config.overlap_seconds)
-        if pieces is not None and model.utterance_seconds is not None:
-            plan = ChunkConfig.of_utterances(model.utterance_seconds)
-        detector = make_detector(vad)
-        chunks = speech_chunks(blocks, detector, plan, hop=model.hop, rate=model.sample_rate)
-        return chunk_logits(model, chunks, batch_samples=batch_samples)
-    stretches = stitched_stretches(model, blocks, windows, config.batch_size)
-    if pieces is None:
-        return ((stretch.end, stretch.logits) for stretch in stretches)
-    return hear_pieces(model, stretches, pieces, batch_samples=batch_samples)
-
-
-def _pieces(model: TranscriptionModel, config: TranscribeConfig) -> PieceConfig | None:
-    """Return how speech is divided to be heard again; None where that is of no use."""
-    if not config.second_pass or model.utterance_seconds is None:
-        return None
-    pieces = PieceConfig.of_utterances(model.utterance_seconds)
-    return pieces if 2 * pieces.max_seconds <= config.window_seconds else None
+    windows_of(model, config)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -13,8 +13,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from torch import Tensor
+
 from speechjepa.audio.files import AUDIO_SUFFIXES
 from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.inference.chunks import Chunk
+from speechjepa.inference.encoding import batch_samples, open_chunks
+from speechjepa.inference.read_ahead import encoded_files
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     TranscriptionModel,
@@ -93,9 +98,12 @@ def transcribe_files(
     overwrite: bool = False,
     on_start: Callable[[Recording, int, int], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
+    on_segment: Callable[[dict[str, Any]], None] | None = None,
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Transcribe files one after the other; a file that fails does not stop the others.
+    """Transcribe files in their order; a file that fails does not stop the others.
+
+    Short files are encoded together, and the next ones are read while they are.
 
     Args:
         model: A fine-tuned model, from `speechjepa.load`.
@@ -107,6 +115,7 @@ def transcribe_files(
         on_start: Called with each file before it is transcribed, its number from 1, and how many
             there are.
         on_progress: Called with the seconds of audio done so far in the present file.
+        on_segment: Called with each segment of the present file as soon as it is final.
         **options: Fields of `TranscribeConfig`.
 
     Yields:
@@ -125,35 +134,86 @@ def transcribe_files(
     timed = {"srt", "vtt", "eaf", "TextGrid"}
     options["word_timestamps"] = config.word_timestamps or bool(timed & set(formats))
     recordings = find_recordings(inputs)
-    for number, recording in enumerate(recordings, start=1):
-        path = recording.path
-        outputs = _outputs(output_dir, recording, formats)
-        problem = recording.problem or _folder_in_the_way(outputs)
-        if problem is not None:
-            yield Outcome(path=path, status="failed", message=problem)
-            continue
-        kept = [] if overwrite else [str(output) for output in outputs if output.exists()]
-        if outputs and len(kept) == len(outputs):
-            message = f"{', '.join(kept)} exists already; give --overwrite to replace it"
-            yield Outcome(path=path, status="skipped", message=message)
+    plans = [_plan(recording, output_dir, formats, overwrite) for recording in recordings]
+    encodings = _encodings(model, [p.recording.path for p in plans if p.outcome is None], config)
+    for number, plan in enumerate(plans, start=1):
+        if plan.outcome is not None:
+            yield plan.outcome
             continue
         if on_start is not None:
-            on_start(recording, number, len(recordings))
-        started = perf_counter()
-        try:
-            result = transcribe(model, path, on_progress=on_progress, **options)
-            written = save(result, outputs, recording=path)
-        except (AudioError, ModelError, OSError) as error:
-            yield Outcome(path=path, status="failed", message=_reason(error))
-            continue
-        yield Outcome(
-            path=path,
-            status="done",
-            message=f"left as they were: {', '.join(kept)}" if kept else "",
-            result=result,
-            written=tuple(written),
-            seconds=perf_counter() - started,
-        )
+            on_start(plan.recording, number, len(recordings))
+        hear = partial(transcribe, model, on_progress=on_progress, on_segment=on_segment, **options)
+        yield _carry_out(plan, encodings, hear, save)
+
+
+def _carry_out(
+    plan: _Plan,
+    encodings: Iterator[Iterable[tuple[int, Tensor]] | None],
+    hear: Callable[..., dict[str, Any]],
+    save: Callable[..., list[Path]],
+) -> Outcome:
+    path = plan.recording.path
+    started = perf_counter()
+    try:
+        result = hear(path, encoded=next(encodings))
+        written = save(result, plan.outputs, recording=path)
+    except (AudioError, ModelError, OSError) as error:
+        return Outcome(path=path, status="failed", message=_reason(error))
+    return Outcome(
+        path=path,
+        status="done",
+        message=f"left as they were: {', '.join(plan.kept)}" if plan.kept else "",
+        result=result,
+        written=tuple(written),
+        seconds=perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is to be done with a recording."""
+
+    recording: Recording
+    outputs: list[Path]
+    kept: list[str]
+    """Outputs that are there already and stay."""
+    outcome: Outcome | None
+    """Why nothing is to be done, if so."""
+
+
+def _plan(
+    recording: Recording,
+    output_dir: str | PathLike[str] | None,
+    formats: Sequence[str],
+    overwrite: bool,
+) -> _Plan:
+    outputs = _outputs(output_dir, recording, formats)
+    problem = recording.problem or _folder_in_the_way(outputs)
+    kept = [] if overwrite else [str(output) for output in outputs if output.exists()]
+    outcome = None
+    if problem is not None:
+        outcome = Outcome(path=recording.path, status="failed", message=problem)
+    elif outputs and len(kept) == len(outputs):
+        message = f"{', '.join(kept)} exists already; give --overwrite to replace it"
+        outcome = Outcome(path=recording.path, status="skipped", message=message)
+    return _Plan(recording=recording, outputs=outputs, kept=kept, outcome=outcome)
+
+
+def _encodings(
+    model: TranscriptionModel, paths: Sequence[Path], config: TranscribeConfig
+) -> Iterator[Iterable[tuple[int, Tensor]] | None]:
+    """Yield what each file is encoded as; None where it is better encoded by itself."""
+    vad = model.vad if config.vad == "auto" else config.vad
+    if vad == "none":
+        return (None for _ in paths)
+
+    def open_file(path: Path) -> Iterator[Chunk]:
+        chunks = open_chunks(model, path, config)
+        assert chunks is not None
+        return chunks
+
+    samples = batch_samples(model, config)
+    return encoded_files(model, paths, open_file, batch_samples=samples)
 
 
 def _outputs(

@@ -152,3 +152,35 @@ def test_on_a_terminal_the_bar_does_not_touch_the_transcript(run, recording, mon
     out, err = capsys.readouterr()
     assert out == "abc de\n"
     assert "x real time" in err
+
+
+def test_a_lone_transcript_is_printed_as_it_becomes_final(run, tmp_path, monkeypatch, capsys):
+    printed_before = []
+    hear = ToneModel.logits
+
+    def logits(model, waveform, lengths):
+        printed_before.append(capsys.readouterr().out)
+        return hear(model, waveform, lengths)
+
+    monkeypatch.setattr(ToneModel, "logits", logits)
+    path = write(tmp_path / "long.wav", synthesize(("abc def" + "_" * 15) * 8))
+    assert run(path, "--window_seconds", "4", "--overlap_seconds", "1") == 0
+    text = "".join(printed_before) + capsys.readouterr().out
+    assert text == "abc def\n" * 8
+    assert printed_before[0] == "" and "abc def" in "".join(printed_before)
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [((), "auto"), (("--compute-type", "int8"), "int8")])
+def test_the_number_format_is_chosen_and_said(run, recording, monkeypatch, capsys, flags, wanted):
+    asked = {}
+
+    def load(path, **options):
+        asked.update(options)
+        model = ToneModel()
+        model.computation = "computing in bfloat16 (3 s of audio took: ...)"
+        return model
+
+    monkeypatch.setattr(speechjepa.inference.model, "load", load)
+    assert run(recording, *flags) == 0
+    assert asked["compute_type"] == wanted
+    assert ("computing in bfloat16" in capsys.readouterr().err) == (wanted == "auto")

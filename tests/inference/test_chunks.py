@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from speechjepa.audio.voice import FRAME, RATE
 from speechjepa.errors import ConfigError
-from speechjepa.inference import transcribe as module
+from speechjepa.inference import encoding as module
 from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.transcribe import TranscribeConfig, iter_segments
 from speechjepa.inference.voiced import encode_chunks

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from speechjepa.errors import AudioError, ConfigError, ModelError
 from speechjepa.inference.align import EDGE_SECONDS
+from speechjepa.inference.encoding import stitch_logits
 from speechjepa.inference.search import Hypothesis
 from speechjepa.inference.segment import SegmentConfig, Segmenter
 from speechjepa.inference.spoken_language import resolve_language
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     iter_segments,
-    stitch_logits,
     transcribe,
 )
 from tests.tone_model import HOP, RATE, VOCABULARY, ToneModel, synthesize, write
