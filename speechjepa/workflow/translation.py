@@ -87,10 +87,7 @@ class TranslationPlan:
 
         return Stage(
             name="prepare",
-            inputs=lambda: {
-                "phrases": to_dict(settings),
-                "there": (self._phrases_folder() / "corpus.json").is_file(),
-            },
+            inputs=lambda: {"phrases": to_dict(settings), "folder": str(self._phrases_folder())},
             action=action,
         )
 
