@@ -176,6 +176,7 @@ class TranslationPlan:
             action=action,
             outputs=("units/units.json", "units/train.jsonl", "units/dev.jsonl"),
             after=("check",),
+            is_shared=True,
         )
 
     def _start_of_translation(self) -> Path:
@@ -223,6 +224,7 @@ class TranslationPlan:
             action=action,
             outputs=("voice/voice.json",),
             after=("units",),
+            is_shared=True,
         )
 
     def _translate(self) -> Stage:
