@@ -83,7 +83,9 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, model: SpeechModel) -> int:
     """Print words until the audio ends or Ctrl-C is pressed, the last ones too."""
-    stream = model.stream(args.language, chunk_seconds=args.chunk_seconds, decoder=args.decoder)
+    stream = model.stream(
+        args.language, chunk_seconds=args.chunk_seconds, decoder=args.decoder, vad=args.vad
+    )
     printer = _printer(args.output_format, sys.stdout)
     with _ending_well() as interrupt:
         try:

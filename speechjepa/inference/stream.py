@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from speechjepa.audio.voice import make_detector
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.confidence import stored_map
 from speechjepa.inference.decoding import DECODERS, Decoder
 from speechjepa.inference.spoken_language import resolve_language
+from speechjepa.inference.stream_gate import Gate, Passed
 from speechjepa.inference.stream_sources import ChunkSource, LogitSource, Piece, WindowSource
-from speechjepa.inference.stream_words import StreamWords, WordsConfig
+from speechjepa.inference.stream_words import Found, StreamWords, WordsConfig
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.nn.transformer import Chunks
 
@@ -70,12 +72,19 @@ class Stream:
     """
 
     def __init__(
-        self, source: LogitSource, words: StreamWords, *, sample_rate: int, language: str | None
+        self,
+        gate: Gate,
+        source: LogitSource,
+        words: StreamWords,
+        *,
+        sample_rate: int,
+        language: str | None,
     ) -> None:
         self.language = language
         """Code of the language, None if the model does not say."""
         self.sample_rate = sample_rate
         """Of the samples it takes (Hz)."""
+        self._gate = gate
         self._source = source
         self._words = words
         self._num_samples = 0
@@ -92,32 +101,49 @@ class Stream:
         """
         samples = self._check(samples)
         self._num_samples += len(samples)
-        return [heard for piece in self._source.push(samples) for heard in self._hear(piece)]
+        return [heard for passed in self._gate.push(samples) for heard in self._listen(passed)]
 
     def finish(self) -> Heard:
         """Return the words that are left; all become final, and the stream is over."""
         if self._is_over:
             raise ModelError("this stream is finished; open another one with `model.stream()`")
         self._is_over = True
-        final: list[dict[str, Any]] = []
-        for piece in self._source.finish():
-            final += [word for heard in self._hear(piece) for word in heard.final]
+        said = [heard for passed in self._gate.finish() for heard in self._listen(passed)]
+        said += [heard for piece in self._source.finish() for heard in self._hear(piece)]
         nothing = torch.zeros(0, self._words.num_symbols)
-        for found in self._words.push(nothing, nothing, last=True):
-            final += found.final
+        left = self._words.push(nothing, nothing, last=True)
+        final = [word for heard in said for word in heard.final]
+        final += [self._timed(word) for found in left for word in found.final]
         seconds = self._num_samples / self.sample_rate
         return Heard(final=final, partial=[], seconds=seconds, endpoint=True)
 
+    def _listen(self, passed: Passed) -> list[Heard]:
+        heard = [h for piece in self._source.push(passed.samples) for h in self._hear(piece)]
+        if passed.closes:
+            heard += [h for piece in self._source.pause() for h in self._hear(piece)]
+            seconds = self._num_samples / self.sample_rate
+            heard += [self._said(found, seconds) for found in self._words.pause()]
+            self._gate.forget(self._words.first_seconds)
+        return heard
+
     def _hear(self, piece: Piece) -> list[Heard]:
-        return [
-            Heard(
-                final=found.final,
-                partial=found.partial,
-                seconds=piece.samples / self.sample_rate,
-                endpoint=found.endpoint,
-            )
-            for found in self._words.push(piece.logits, piece.tentative)
-        ]
+        seconds = self._gate.seconds(piece.samples / self.sample_rate)
+        found = self._words.push(piece.logits, piece.tentative)
+        return [self._said(each, seconds) for each in found]
+
+    def _said(self, found: Found, seconds: float) -> Heard:
+        return Heard(
+            final=[self._timed(word) for word in found.final],
+            partial=[self._timed(word) for word in found.partial],
+            seconds=seconds,
+            endpoint=found.endpoint,
+        )
+
+    def _timed(self, word: dict[str, Any]) -> dict[str, Any]:
+        """Return a word with its times in the stream, not in what of it was let through."""
+        start = self._gate.seconds(word["start"])
+        end = start + word["end"] - word["start"]
+        return word | {"start": round(start, 3), "end": round(end, 3)}
 
     def _check(self, samples: np.ndarray | Tensor) -> Tensor:
         if self._is_over:
@@ -139,6 +165,7 @@ def open_stream(
     language: str | None = None,
     chunk_seconds: float = 0.32,
     decoder: Decoder = "auto",
+    vad: Literal["auto", "silero", "energy", "none"] = "auto",
     words: WordsConfig | None = None,
 ) -> Stream:
     """Return a stream to feed with audio.
@@ -150,6 +177,8 @@ def open_stream(
             ones fewer errors.
         decoder: Best path, or beam search with the bundle's language model; auto = beam if there
             is one.
+        vad: What tells speech from the noise in long pauses, which is not listened to; auto = the
+            model's own.
         words: When words become final.
 
     Raises:
@@ -176,7 +205,9 @@ def open_stream(
         score_map=stored_map(model.calibration, use_lm=search is not None),
     )
     source = _source(model, stream_words, chunk_seconds, config)
-    return Stream(source, stream_words, sample_rate=model.sample_rate, language=language)
+    vad = model.vad if vad == "auto" else vad
+    gate = Gate(None if vad == "none" else make_detector(vad), model.sample_rate)
+    return Stream(gate, source, stream_words, sample_rate=model.sample_rate, language=language)
 
 
 def _source(

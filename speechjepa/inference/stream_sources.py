@@ -35,6 +35,9 @@ class LogitSource(Protocol):
     def push(self, samples: Tensor) -> Iterator[Piece]:
         """Take the next samples (S,) and yield the pieces that they complete."""
 
+    def pause(self) -> Iterator[Piece]:
+        """Yield what no longer changes because silence follows, which is not given."""
+
     def finish(self) -> Iterator[Piece]:
         """Yield what is left at the end of the stream."""
 
@@ -65,6 +68,10 @@ class ChunkSource:
             needed = self._num_chunks * self._chunk_samples + self._look_ahead
             yield Piece(self._ctc.head_logits(features)[0].cpu(), self._none, needed)
 
+    def pause(self) -> Iterator[Piece]:
+        """Yield nothing: what is left is silence, and waits for its chunk to be whole."""
+        yield from ()
+
     @torch.inference_mode()
     def finish(self) -> Iterator[Piece]:
         """Yield the rest."""
@@ -76,8 +83,7 @@ class WindowSource:
     """Logits of any model: the last seconds are encoded again with every chunk.
 
     What was heard `look_ahead_seconds` ago no longer changes, nor does what a pause follows.
-    Before that comes the context: speech heard earlier, without its long pauses, so that noise
-    after it is not normalised on its own and heard as speech.
+    Before that comes the context: speech heard earlier, without its long pauses.
 
     Args:
         model: A fine-tuned model.
@@ -126,6 +132,10 @@ class WindowSource:
             yield self._release(logits, hops)
         self._since += len(samples) - start
         self._take(samples[start:])
+
+    def pause(self) -> Iterator[Piece]:
+        """Yield all that is pending."""
+        yield from self.finish()
 
     def finish(self) -> Iterator[Piece]:
         """Yield the rest."""

@@ -137,6 +137,19 @@ class StreamWords:
             return [*found, Found(self._finalize(), [], endpoint=True)]
         return [*found, self._read(tentative)]
 
+    def pause(self) -> list[Found]:
+        """Return what is made final by silence that is not even heard."""
+        if not (self._has_speech or self._spoke):
+            return []
+        found = Found(self._finalize(), [], endpoint=True)
+        self._spoke = False
+        return [found]
+
+    @property
+    def first_seconds(self) -> float:
+        """Time of the first frame that is not final yet (seconds)."""
+        return self._first * self._frame_seconds
+
     def _finalize(self) -> list[dict[str, Any]]:
         """Take all that is there as words that are final."""
         words = self._guess(self._logits, ends=True).words if self._has_speech else []

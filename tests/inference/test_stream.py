@@ -113,7 +113,7 @@ def test_a_stream_is_the_best_path_of_the_whole_under_the_same_chunks(small, siz
     )
     logits = small.bundle.ctc.head_logits(output.features)
     path = logits[0].argmax(dim=-1).tolist()
-    heard = fed(small.stream(), waveform, size)
+    heard = fed(small.stream(vad="none"), waveform, size)
     text = small.vocabulary.decode_ctc(path)
     assert "".join(words(heard)) == text.replace(" ", "") != ""
 
@@ -124,15 +124,15 @@ def test_nothing_is_encoded_twice(small, monkeypatch):
     monkeypatch.setattr(
         EncoderStream, "_step", lambda self, n: (frames.append(n), step(self, n))[1]
     )
-    fed(small.stream(), noise(4.0), 3333)
+    fed(small.stream(vad="none"), noise(4.0), 3333)
     assert sum(frames) == 100  # 25 a second
     assert set(frames) == {8, 4}
 
 
 def test_final_words_do_not_depend_on_how_the_samples_are_cut(small):
     waveform = noise(5.0)
-    one = [w for h in fed(small.stream(), waveform, 10**6) for w in h.final]
-    other = [w for h in fed(small.stream(), waveform, 499) for w in h.final]
+    one = [w for h in fed(small.stream(vad="none"), waveform, 10**6) for w in h.final]
+    other = [w for h in fed(small.stream(vad="none"), waveform, 499) for w in h.final]
     assert [w["word"] for w in one] == [w["word"] for w in other]
     for ours, theirs in zip(one, other, strict=True):
         assert ours["start"] == theirs["start"] and ours["end"] == theirs["end"]
@@ -140,7 +140,7 @@ def test_final_words_do_not_depend_on_how_the_samples_are_cut(small):
 
 
 def test_what_a_stream_keeps_does_not_grow(small):
-    stream = small.stream()
+    stream = small.stream(vad="none")
     kept = []
     for _ in range(10):
         stream.feed(noise(2.0))
@@ -151,8 +151,8 @@ def test_what_a_stream_keeps_does_not_grow(small):
 
 def test_a_tensor_is_as_good_as_an_array_and_a_buffer_may_be_used_again(small):
     waveform = noise(2.0)
-    expected = words(fed(small.stream(), waveform, 1000))
-    stream, buffer, heard = small.stream(), torch.zeros(1000), []
+    expected = words(fed(small.stream(vad="none"), waveform, 1000))
+    stream, buffer, heard = small.stream(vad="none"), torch.zeros(1000), []
     for start in range(0, len(waveform), 1000):
         buffer[:] = torch.from_numpy(waveform[start : start + 1000])
         heard += stream.feed(buffer)
@@ -160,7 +160,7 @@ def test_a_tensor_is_as_good_as_an_array_and_a_buffer_may_be_used_again(small):
 
 
 def test_bad_samples_and_settings_are_refused_with_what_is_wrong(small):
-    stream = small.stream()
+    stream = small.stream(vad="none")
     with pytest.raises(ModelError, match=r"\(S,\) float32"):
         stream.feed(np.zeros((2, 3), np.float32))
     with pytest.raises(ModelError, match="int16"):
