@@ -165,7 +165,10 @@ def main() -> None:
         "text given",
         figure=found["align"]["median_ms"],
         unit="ms",
-        command=f"python tools/benchmark_times.py --model {args.model.name}",
+        command=f"python tools/benchmark_times.py --model runs/{args.model.name} "
+        f"--seed {args.seed}",
+        model=model.bundle.results,
+        labels_minutes=model.bundle.training.get("finetune", {}).get("label_minutes"),
         seed=args.seed,
         goal_ms=GOAL,
         language=args.language,
