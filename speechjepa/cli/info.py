@@ -39,7 +39,9 @@ def describe(content: Mapping[str, Any]) -> list[str]:
         f"one frame per {1000 * content['frame_seconds']:g} ms",
         f"encoder     {_settings(content['encoder'])}",
     ]
-    if content["head"] is None:
+    if content["translates"] is not None:
+        lines.append(f"translates  {_settings(content['translates'])}")
+    elif content["head"] is None:
         lines.append("head        none: pretrained, to be fine-tuned before it can transcribe")
     else:
         decoding = "beam search with language model" if content["language_model"] else "greedy"

@@ -19,6 +19,7 @@ from speechjepa.models.encoder import EncoderOutput
 from speechjepa.models.hub import fetch_published, is_hub_name
 from speechjepa.models.language_classifier import LanguageClassifier
 from speechjepa.models.shipped import shipped_encoder
+from speechjepa.models.translator_files import has_translator
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 
@@ -79,9 +80,7 @@ class SpeechModel:
     def vocabulary(self) -> Vocabulary:
         """Characters of the CTC head."""
         if self.bundle.vocabulary is None:
-            raise ModelError(
-                f"{self._name} has no vocabulary: it was pretrained but not fine-tuned"
-            )
+            raise self._without_head("has no vocabulary: it was pretrained but not fine-tuned")
         return self.bundle.vocabulary
 
     @property
@@ -189,6 +188,7 @@ class SpeechModel:
             "parameters": num_parameters(bundle.ctc or bundle.encoder),
             "frame_seconds": self.frame_seconds,
             "head": None if bundle.ctc is None else "ctc",
+            "translates": self._translates(),
             "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
             "languages": list(bundle.languages),
             "language_model": self.path is not None and (self.path / "decoder.json").exists(),
@@ -198,14 +198,35 @@ class SpeechModel:
             "licence": bundle.licence,
         }
 
+    def _translates(self) -> dict[str, Any] | None:
+        """Return what a translation bundle translates, and how; None for any other."""
+        if self.path is None or not has_translator(self.path):
+            return None
+        from speechjepa.inference.translator import SpeechTranslator
+
+        found = SpeechTranslator(self)
+        return {
+            "from": found.files.source_language,
+            "into": found.files.language,
+            "writes": found.files.kind,
+            "head": found.files.config.head,
+            "parameters": num_parameters(found.translator),
+            "voice": found.voice.kind if found.has_voice else None,
+        }
+
     @property
     def _ctc(self) -> CtcModel:
         if self.bundle.ctc is None:
-            raise ModelError(
-                f"{self._name} was pretrained but not fine-tuned: it cannot transcribe. "
+            raise self._without_head(
+                "was pretrained but not fine-tuned: it cannot transcribe. "
                 "Fine-tune it first: `speechjepa finetune --help`"
             )
         return self.bundle.ctc
+
+    def _without_head(self, message: str) -> ModelError:
+        if self.path is not None and has_translator(self.path):
+            message = "translates, and cannot transcribe: use `speechjepa translate`"
+        return ModelError(f"{self._name} {message}")
 
     @property
     def _name(self) -> str:

@@ -178,6 +178,13 @@ def test_a_model_that_does_not_translate_says_so(tmp_path, capsys) -> None:
     assert "holds no translator" in capsys.readouterr().err
 
 
+def test_a_model_says_what_it_translates(model, speech, tmp_path) -> None:
+    found = model.info()["translates"]
+    assert (found["from"], found["into"], found["voice"]) == ("xx", "yy", "selection")
+    with pytest.raises(ModelError, match="use `speechjepa translate`"):
+        model.transcribe(write(tmp_path / "a.wav", speech))
+
+
 def test_settings_are_checked(model, tmp_path) -> None:
     for options, reason in (
         ({"head": "both"}, "`head` must be translator or retrieval"),
