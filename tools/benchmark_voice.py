@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)
     model = load(args.model)
     units, voices = make_voices(args, model)
     if args.recogniser is None:
@@ -251,15 +252,16 @@ def respeak(
     speak: Speak,
     folder: Path,
 ) -> tuple[list[Utterance], dict[str, float]]:
-    """Write utterances in units and speak them; return them, and seconds per second of speech."""
+    """Write utterances in units and speak them; return them, and the time that speaking takes: of
+    one core, per second of speech (as the wall would say on a machine that does nothing else)."""
     folder.mkdir(parents=True, exist_ok=True)
     spoken, busy, total = [], 0.0, 0.0
     for utterance in utterances:
         heard = read_audio(utterance.audio_path, start=utterance.start, duration=utterance.duration)
         single, durations = deduplicate(encode_units(model, units, torch.from_numpy(heard)))
-        started = time.perf_counter()
+        started = time.process_time()
         waveform = speak(single, durations)
-        busy += time.perf_counter() - started
+        busy += time.process_time() - started
         total += len(waveform) / voice.sample_rate
         path = folder / f"{utterance.id}.wav"
         soundfile.write(path, waveform, voice.sample_rate, subtype="PCM_16")
