@@ -7,7 +7,12 @@
 Spanish by espeak-ng. One voice, that the recogniser has not heard, speaks 20 minutes; units are
 fitted on it and on many others; a selection and a vocoder voice are made of it. Transcribed speech
 by other voices (--dev) is then written in units, and spoken by both. The recogniser was trained on
-the untouched kind alone. Voices in --work are used again. `docs/voices.html` shows spectrograms.
+the untouched kind alone. Voices in --work are used again.
+
+With --target, a speaker's own recordings take the place of the synthetic voice:
+
+    python tools/benchmark_voice.py --target DATA/mboshi/train --speaker abiayi --kinds selection \\
+        --recogniser RUN --dev DATA/mboshi/dev --work voices-mboshi -o results/voice_mboshi.json
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ from speechjepa.training.vocoder import VocoderTraining
 from speechjepa.units.kmeans import Layer, Units, load_units
 from speechjepa.units.sequences import deduplicate
 from speechjepa.workflow.record import make_record, write_json
-from speechjepa.workflow.voice import fit_voice
+from speechjepa.workflow.voice import fit_voice, of_speaker
 from speechjepa.workflow.voice_report import write_voice_report
 
 TARGET = "Annie"
@@ -62,6 +67,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for voices and speech")
     parser.add_argument("--recogniser", help="a fine-tuned Spanish model; none = only make voices")
     parser.add_argument("--dev", type=Path, help="transcribed Spanish by other voices")
+    parser.add_argument("--target", type=Path, help="recordings of a real voice instead")
+    parser.add_argument("--speaker", help="whose of them")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--model", default="shipped", help="encoder of the units")
     parser.add_argument("--layer", default="5", help="of the encoder, or mel")
     parser.add_argument("--num_units", type=int, default=200)
@@ -78,17 +86,22 @@ def main() -> None:
     units, voices = make_voices(args, model)
     if args.recogniser is None:
         return
-    dev = [u for u in read_corpus(args.dev) if u.text and u.language in (None, LANGUAGE)]
-    dev = dev[: args.utterances]
-    own = speak_texts(args.work / "own", dev)
+    spoken = [u for u in read_corpus(args.dev) if u.text]
+    if args.target is None:
+        dev = [u for u in spoken if u.language in (None, LANGUAGE)][: args.utterances]
+        own = speak_texts(args.work / "own", dev)
+    else:
+        dev = [u for u in spoken if u.speaker != args.speaker][: args.utterances]
+        own = of_speaker(spoken, args.speaker)[: args.utterances]
     rows, speech = measure(load(args.recogniser), model, units, voices, dev, own, args.work)
-    untouched = rows[0]["cer"]
+    plain = {row["speech"]: row["cer"] for row in rows if row["speech"] in ("untouched", "oracle")}
     for row in rows:
-        row["times_untouched"] = round(row["cer"] / max(untouched, 1e-9), 3)
+        before = plain["oracle" if row["speech"].endswith("of itself") else "untouched"]
+        row["times_untouched"] = round(row["cer"] / max(before, 1e-9), 3)
         print(json.dumps(row), flush=True)
-    if args.report is not None:
+    if args.report is not None and args.target is None:
         write_voice_report(args.report, [example(speech, dev[i]) for i in range(EXAMPLES)])
-    if args.examples is not None:
+    if args.examples is not None and args.target is None:
         write_examples(args.examples, speech, dev[0])
     if args.output is not None:
         write_json(args.output, record(args, rows, voices, model))
@@ -98,21 +111,25 @@ def record(
     args: argparse.Namespace, rows: list[dict[str, Any]], voices: dict[str, Voice], model: Any
 ) -> dict[str, Any]:
     """Return what is written of the measurement."""
-    best = min(rows[1:3], key=lambda row: row["cer"])
-    vocoder: Any = voices["vocoder"]
+    best = min(
+        (row for row in rows if row["speech"] in KINDS), key=lambda row: row["times_untouched"]
+    )
+    vocoder: Any = voices.get("vocoder")
+    options = "" if args.target is None else f"--target DATA --speaker {args.speaker} "
     return make_record(
         what="voice: CER of speech by other voices, respoken in a voice of units, over that of the "
         f"speech itself; the better of selection and vocoder: {best['speech']}",
         figure=best["times_untouched"],
         unit="times",
-        command="python tools/benchmark_voice.py --recogniser runs/quickstart "
-        f"--dev data/quickstart/dev --work voices --minutes {args.minutes:g}",
+        command=f"python tools/benchmark_voice.py {options}--recogniser RUN --dev DEV "
+        f"--work voices --utterances {args.utterances} --minutes {args.minutes:g}",
+        target=TARGET if args.target is None else args.speaker,
         seed=0,
         layer=args.layer,
         num_units=args.num_units,
         target_minutes=args.target_minutes,
         utterances=args.utterances,
-        vocoder_parameters=num_parameters(vocoder.vocoder),
+        vocoder_parameters=None if vocoder is None else num_parameters(vocoder.vocoder),
         look_ahead={name: voice.look_ahead for name, voice in voices.items()},
         rows=rows,
     )
@@ -120,23 +137,48 @@ def record(
 
 def make_voices(args: argparse.Namespace, model: SpeechModel) -> tuple[Units, dict[str, Voice]]:
     """Return units and voices, made where they are not in the folder yet."""
-    target = target_recordings(args.work / "target", args.target_minutes)
+    if args.target is None:
+        target = target_recordings(args.work / "target", args.target_minutes)
+    else:
+        target = first_minutes(
+            of_speaker(read_corpus(args.target), args.speaker), args.target_minutes
+        )
     if not (args.work / "units" / "units.json").exists():
-        settings = SyntheticCorpus(languages=(LANGUAGE,), minutes=10, dev_minutes=1, test_minutes=1)
-        others = read_corpus(make_corpus(args.work / "others", settings, num_workers=1) / "train")
+        others = other_voices(args)
         layer: Layer = "mel" if args.layer == "mel" else int(args.layer)
         heard = [*others, *target[: len(target) // 2]]
         units, _ = fit(model, heard, layer=layer, num_units=args.num_units)
         units.save(args.work / "units")
     units = load_units(args.work / "units")
     voices = {}
-    for kind in KINDS:
+    for kind in args.kinds:
         folder = args.work / kind
         if not (folder / "voice.json").exists():
             training = VocoderTraining(minutes=args.minutes)
             fit_voice(model, units, target, kind, folder, training=training)  # type: ignore[arg-type]
         voices[kind] = load_voice(folder)
     return units, voices
+
+
+def other_voices(args: argparse.Namespace) -> list[Utterance]:
+    """Return ten minutes by many voices, for units that are not those of one."""
+    if args.target is not None:
+        others = [u for u in read_corpus(args.target) if u.speaker != args.speaker]
+        return first_minutes(others, 10.0)
+    settings = SyntheticCorpus(languages=(LANGUAGE,), minutes=10, dev_minutes=1, test_minutes=1)
+    folder = make_corpus(args.work / "others", settings, num_workers=1)
+    return list(read_corpus(folder / "train"))
+
+
+def first_minutes(utterances: Sequence[Utterance], minutes: float) -> list[Utterance]:
+    """Return utterances, drawn at random, that last so long together."""
+    kept, seconds = [], 0.0
+    for index in np.random.default_rng(0).permutation(len(utterances)).tolist():
+        if seconds >= 60 * minutes:
+            break
+        kept.append(utterances[index])
+        seconds += utterances[index].duration or 0.0
+    return kept
 
 
 def target_recordings(folder: Path, minutes: float) -> list[Utterance]:
@@ -191,17 +233,21 @@ def measure(
     own: Sequence[Utterance],
     work: Path,
 ) -> tuple[list[dict[str, Any]], Speech]:
-    """Return the rows of the table, the untouched speech first, and all speech by row."""
+    """Return the rows of the table, the untouched speech first, and all speech by row.
+
+    The oracle is the target voice saying the same itself (or, of a real voice, what it says in
+    --dev): a perfect voice would be understood as well. "Of itself" are units of that.
+    """
     speech: Speech = {"untouched": list(dev)}
     timing: dict[str, dict[str, float]] = {}
-    cases: list[tuple[str, Sequence[Utterance], Callable[[Voice], Any], str]] = [
-        ("", dev, at_once, "speech by other voices"),
-        (", streamed", dev, streamed, "speech by other voices, 320 ms at a time"),
-        (", own pace", dev, own_pace, "speech by other voices, durations predicted"),
-        (", of itself", own, at_once, "units of the target voice itself"),
+    cases: list[tuple[str, Sequence[Utterance], Callable[[Voice], Any]]] = [
+        ("", dev, at_once),
+        (", streamed", dev, streamed),
+        (", own pace", dev, own_pace),
+        (", of itself", own, at_once),
     ]
-    for suffix, utterances, way, _ in cases:
-        for kind in KINDS:
+    for suffix, utterances, way in cases:
+        for kind in voices:
             name = kind + suffix
             folder = work / "spoken" / name.replace(", ", "-").replace(" ", "-")
             speech[name], timing[name] = respeak(
