@@ -19,6 +19,12 @@ from speechjepa.config import load_yaml
 from speechjepa.errors import DataError, SpeechJepaError
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # run as a program
+    sys.path.insert(0, str(ROOT))
+
+from tools import translation_results  # noqa: E402
+from tools.learning_plot import learning_plot  # noqa: E402
+
 FIELDS = ("what", "figure", "unit", "command", "commit", "seed", "hardware", "date")
 RECIPE_FIELDS = (
     *("recipe", "split", "cer", "wer", "cer_lm", "wer_lm", "label_minutes"),
@@ -29,6 +35,12 @@ CELL_FIELDS = (
     *("budget_minutes", "unlabelled_hours", "audio_hours_per_hour", "parameters", "device"),
     "commit",
 )
+WANTED = {
+    "recipes": FIELDS + RECIPE_FIELDS,
+    "learning": CELL_FIELDS,
+    "translation": translation_results.FIELDS,
+}
+"""What the files of a folder below results/ must say; others, `FIELDS`."""
 NOT_RUN = "not run"
 GENERATED = "<!-- Written by tools/make_results.py; change results/ and run `make results`. -->"
 PLOT = "learning.svg"
@@ -54,6 +66,11 @@ class Result:
     fields: Mapping[str, Any]
 
     @property
+    def is_translation(self) -> bool:
+        """Whether it is a row of the table of translations."""
+        return self.path.parts[1] == "translation"
+
+    @property
     def recipe(self) -> str | None:
         """Name of the recipe it is a result of."""
         return self.fields.get("recipe")
@@ -72,7 +89,7 @@ def read_results(root: Path) -> list[Result]:
         except ValueError as error:
             raise DataError(f"is not JSON: {error}", path=path) from error
         folder = path.relative_to(root / "results").parts[0]
-        wanted = {"recipes": FIELDS + RECIPE_FIELDS, "learning": CELL_FIELDS}.get(folder, FIELDS)
+        wanted = WANTED.get(folder, FIELDS)
         missing = [name for name in wanted if name not in fields]
         if missing:
             raise DataError(f"lacks {', '.join(missing)}; measure it again", path=path)
@@ -83,25 +100,34 @@ def read_results(root: Path) -> list[Result]:
 def documents(root: Path) -> dict[Path, str]:
     """Return what every generated document should hold, by absolute path."""
     everything = read_results(root)
-    cells = [result for result in everything if "row" in result.fields]
-    results = [result for result in everything if "row" not in result.fields]
+    translations = [result for result in everything if result.is_translation]
+    others = [result for result in everything if not result.is_translation]
+    cells = [result for result in others if "row" in result.fields]
+    results = [result for result in others if "row" not in result.fields]
     recipes = _recipes_by_folder(root)
-    pages = {root / "docs" / "RESULTS.md": _overview(results, recipes, cells)}
+    pages = {root / "docs" / "RESULTS.md": _overview(results, recipes, cells, translations)}
     if cells:
-        pages[root / "docs" / PLOT] = _learning_plot(cells)
+        pages[root / "docs" / PLOT] = learning_plot([cell.fields for cell in cells])
     readme = root / "README.md"
     if readme.exists():
         pages[readme] = _with_table(readme, [result for result in results if result.recipe])
     for folder, entries in recipes.items():
         pages[root / "recipes" / folder / "RESULTS.md"] = _recipe_page(folder, entries, results)
+    for folder, entries in _recipes_by_folder(root, translating=True).items():
+        page = _recipe_page(folder, entries, translations)
+        pages[root / "recipes" / folder / "RESULTS.md"] = page
     return pages
 
 
-def _recipes_by_folder(root: Path) -> dict[str, list[tuple[str, str, str]]]:
-    """Return (name, title, path) of every recipe, by folder under recipes/."""
+def _recipes_by_folder(
+    root: Path, *, translating: bool = False
+) -> dict[str, list[tuple[str, str, str]]]:
+    """Return (name, title, path) of every recipe of one of the two kinds, by folder."""
     folders: dict[str, list[tuple[str, str, str]]] = {}
     for path in sorted((root / "recipes").glob("*/*.yaml")):
         settings = load_yaml(path)
+        if (settings.get("translation") is not None) != translating:
+            continue
         entry = (str(settings["name"]), str(settings.get("title", "")), str(path.relative_to(root)))
         folders.setdefault(path.parent.name, []).append(entry)
     return folders
@@ -111,6 +137,7 @@ def _overview(
     results: Sequence[Result],
     recipes: Mapping[str, Sequence[tuple[str, str, str]]],
     cells: Sequence[Result],
+    translations: Sequence[Result],
 ) -> str:
     rows, unlisted = [], [result for result in results if result.recipe]
     for entries in recipes.values():
@@ -130,10 +157,18 @@ def _overview(
         _table(RECIPE_HEADER, rows) if rows else "There are no recipes.",
         "## What pretraining is worth",
         _learning(cells) if cells else "Nothing was measured yet.",
+        "## Translation",
+        translation_results.EXPLANATION,
+        _translations(translations, "../") if translations else "Nothing was measured yet.",
         "## Speed, memory, time, and other figures",
         _figure_table(figures, "../") if figures else "Nothing was measured yet.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _translations(found: Sequence[Result], up: str) -> str:
+    rows = [(result.fields, _link(result, up)) for result in found]
+    return translation_results.translation_table(rows, _table, _number)
 
 
 def _learning(cells: Sequence[Result]) -> str:
@@ -201,45 +236,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _learning_plot(cells: Sequence[Result]) -> str:
-    """Return an SVG picture: a panel per column, a line per row, a dot per seed."""
-    panels, left, width, height = [], 130, 640, 20
-    top = 8
-    for column in _names(cells, "column"):
-        mine = [c.fields for c in cells if c.fields["column"] == column]
-        key = "cer" if mine[0]["accuracy"] is None else "accuracy"
-        bounds = [b for c in mine for b in (c["interval"] or [c[key]])]
-        low, high = math.floor(min(bounds) * 20) / 20, math.ceil(max(bounds) * 20) / 20
-        scale = (width - left - 20) / max(high - low, 0.05)
-        panels.append(f'<text x="4" y="{top + 14}" font-weight="bold">{column}, {key} (%)</text>')
-        for step in range(round((high - low) * 20) + 1):
-            x, share = left + scale * step / 20, low + step / 20
-            bottom = top + 24 + height * len({c["row"] for c in mine})
-            panels.append(
-                f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{top + 22}" y2="{bottom}" stroke="#ddd"/>'
-                f'<text x="{x:.0f}" y="{bottom + 12}" text-anchor="middle">{100 * share:.0f}</text>'
-            )
-        top += 24
-        for row in dict.fromkeys(c["row"] for c in mine):
-            y = top + height / 2
-            panels.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{row}</text>')
-            for cell in (c for c in mine if c["row"] == row):
-                first, last = cell["interval"] or [cell[key]] * 2
-                panels.append(
-                    f'<line x1="{left + scale * (first - low):.1f}" '
-                    f'x2="{left + scale * (last - low):.1f}" y1="{y}" y2="{y}" stroke="#88a"/>'
-                    f'<circle cx="{left + scale * (cell[key] - low):.1f}" cy="{y}" r="3.5" '
-                    'fill="#b33"/>'
-                )
-            top += height
-        top += 26
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" width="{width}" '
-        f'font-family="sans-serif" font-size="11" fill="#333">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(panels)}</svg>\n'
-    )
-
-
 def _with_table(readme: Path, results: Sequence[Result]) -> str:
     """Return the text of the README with the table between its two marks written anew."""
     text = readme.read_text(encoding="utf-8")
@@ -269,6 +265,9 @@ def _recipe_page(
         parts += [f"## {name}", f"{title}\n\n`speechjepa run {path}`".strip()]
         if not mine:
             parts.append(f"This recipe was {NOT_RUN}.")
+            continue
+        if mine[0].is_translation:
+            parts.append(_translations(mine, "../../"))
             continue
         parts.append(_table(RECIPE_HEADER, [_recipe_row(result, "../../") for result in mine]))
         parts += [_provenance(result) for result in mine]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from speechjepa.errors import DataError
+from tools import translation_results
 from tools.make_results import README_BEGIN, README_END, ROOT, documents, main, read_results
 
 RECIPE_RESULT = {
@@ -101,3 +102,26 @@ def test_check_fails_until_the_documents_are_written(
 
 def test_the_documents_of_this_repository_are_up_to_date() -> None:
     assert main(["--check"], root=ROOT) == 0, "run `make results` and commit what it writes"
+
+
+def test_translations_have_a_table_of_their_own(project: Path) -> None:
+    (project / "recipes/toy/s2st.yaml").write_text("name: toy-s2st\ntranslation: {language: en}\n")
+    row = {
+        **dict.fromkeys(translation_results.FIELDS),
+        **{"row": "toy", "recipe": "toy-s2st", "head": "ctc", "encoder": "shipped"},
+        **{"units": {"layer": 8, "k": 100}, "asr_bleu": 41.26, "share_of_ceiling": 0.5},
+        **{"retrieval": {"asr_bleu": 3.0, "chrf": None}, "seed": 0, "commit": "0123"},
+    }
+    _write(project / "results" / "translation" / "toy-0.json", row)
+    pages = documents(project)
+    overview = pages[project / "docs" / "RESULTS.md"]
+    (line,) = [line for line in overview.splitlines() if line.startswith("| toy | toy-s2st |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[4:8] == ["layer 8, 100", "41.3", "–", "50.0"] and cells[11] == "3.0"
+    assert line.count("|") == len(translation_results.HEADER) + 1
+    assert "| toy-s2st | –" not in overview  # no row among the recognisers
+    assert "toy-0.json" in pages[project / "recipes" / "toy" / "RESULTS.md"]
+    del row["retrieval"]
+    _write(project / "results" / "translation" / "toy-0.json", row)
+    with pytest.raises(DataError, match="lacks retrieval"):
+        documents(project)

@@ -1,0 +1,62 @@
+"""The tables of results/translation, for tools/make_results.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+FIELDS = (
+    *("row", "recipe", "head", "encoder", "units", "streaming", "asr_bleu", "asr_bleu_ceiling"),
+    *("asr_cer_ceiling", "bleu", "chrf", "unit_error_rate", "share_of_ceiling", "retrieval"),
+    *("laal_ms", "rtf", "pairs", "training_minutes", "signatures", "seed", "device", "commit"),
+)
+HEADER = (
+    *("Row", "Recipe", "Head", "Encoder", "Units", "ASR-BLEU", "Ceiling", "Share (%)"),
+    *("BLEU", "chrF", "Unit error rate (%)", "Retrieval: ASR-BLEU", "chrF", "LAAL (ms)", "RTF"),
+    *("Training (min)", "Seed", "Commit", "File"),
+)
+EXPLANATION = (
+    "`tools/benchmark_translation.py`: dev pairs, whose phrases and voices are in no training. "
+    "ASR-BLEU is sacrebleu's of what a recogniser hears in the translation, the ceiling that of "
+    "the same recogniser on true target speech, never trained on a voice of ours; BLEU and chrF "
+    "are those of the text that the translator writes itself, where it knows any. Retrieval is the "
+    "nearest known source's translation. Signatures and text normalisation are in the files."
+)
+
+Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+
+def translation_table(
+    results: Sequence[tuple[Mapping[str, Any], str]], table: Table, number: Callable[..., str]
+) -> str:
+    """Return the table of rows, each its fields and a link to its file.
+
+    Args:
+        results: Fields and link of each.
+        table: Writes a header and rows as Markdown.
+        number: Writes a number, or a dash for None, with so many digits and a scale.
+    """
+    rows = []
+    for fields, link in results:
+        units, retrieval = fields["units"], fields["retrieval"]
+        rows.append(
+            [
+                *(str(fields[name]) for name in ("row", "recipe", "head", "encoder")),
+                "–" if units is None else f"layer {units['layer']}, {units['k']}",
+                number(fields["asr_bleu"], 1),
+                number(fields["asr_bleu_ceiling"], 1),
+                number(fields["share_of_ceiling"], 1, scale=100),
+                number(fields["bleu"], 1),
+                number(fields["chrf"], 1),
+                number(fields["unit_error_rate"], 1, scale=100),
+                number(retrieval.get("asr_bleu"), 1),
+                number(retrieval.get("chrf"), 1),
+                number(fields["laal_ms"]),
+                number(fields["rtf"], 2),
+                number(fields["training_minutes"], 1),
+                str(fields["seed"]),
+                str(fields["commit"]),
+                link,
+            ]
+        )
+    return table(HEADER, rows)
