@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from speechjepa.errors import ConfigError
+from speechjepa.models.bundle import num_parameters
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.wav2vec2_ragged import ComputeType, RaggedWav2Vec2, can_be_ragged
 
@@ -21,6 +22,7 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "int8")
 _TRIAL_SECONDS = 3.0
 _REPEATS = 2
+_LEAST_PARAMETERS = 20_000_000  # smaller models gain too little for a trial, and start at once
 _INT8_FACTOR = 1.3  # int8 changes the text most: it must be this much faster than the next
 _chosen: dict[tuple[object, ...], Computation] = {}
 
@@ -45,7 +47,8 @@ def prepare(
 ) -> tuple[Computation, Forward]:
     """Return the number format, and the function from waveform and lengths to logits and lengths.
 
-    With "auto" every format is tried on three seconds of noise, once per process and kind of model.
+    With "auto" every format is tried on three seconds of noise, once per process and kind of model;
+    but a model of less than 20 million parameters stays in float32.
 
     Args:
         ctc: A fine-tuned model in eval mode; its weights must not change any more.
@@ -60,6 +63,8 @@ def prepare(
             f"int8 is computed on a CPU only, but the device is {str(device)!r}: give "
             "`--compute_type bfloat16` or `--device cpu`."
         )
+    if wanted == "auto" and num_parameters(ctc) < _LEAST_PARAMETERS:
+        wanted = "float32"
     if wanted != "auto":
         return Computation(compute_type=wanted), _forward(ctc, wanted)
     key = (ctc.encoder.config, ctc.upsample, str(device), torch.get_num_threads())

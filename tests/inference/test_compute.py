@@ -119,6 +119,7 @@ def test_auto_takes_the_fastest_and_int8_only_where_it_is_much_faster(
         return forward
 
     monkeypatch.setattr(compute, "_chosen", {})
+    monkeypatch.setattr(compute, "_LEAST_PARAMETERS", 0)
     monkeypatch.setattr(compute, "_forward", forward_of)
     monkeypatch.setattr(compute.time, "perf_counter", lambda: clock[0])
     computation, _ = prepare(native(), "auto")
@@ -127,6 +128,11 @@ def test_auto_takes_the_fastest_and_int8_only_where_it_is_much_faster(
     spent = clock[0]
     prepare(native(), "auto")
     assert clock[0] == spent  # once per process
+
+
+def test_a_small_model_is_not_tried():
+    computation, _ = prepare(native(), "auto")
+    assert (computation.compute_type, computation.seconds) == ("float32", {})
 
 
 def test_other_networks_are_not_ragged():
