@@ -269,7 +269,7 @@ def _transformers(work: Path, paths: list[Path]) -> dict[str, Any]:
     """Transcribe with `transformers` in the batch size that is fastest on a part of the files."""
     from transformers import pipeline
 
-    recognise = pipeline("automatic-speech-recognition", str(work / "model"), device="cpu")
+    recognise: Any = pipeline("automatic-speech-recognition", str(work / "model"), device="cpu")
 
     def texts(some: list[Path], batch_size: int) -> dict[str, str]:
         inputs = ({"raw": read_audio(path), "sampling_rate": RATE} for path in some)
