@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--port", type=int, default=8000, help="(8000; 0 = any that is free)")
     add("--name", help="what clients call the model (its folder's name)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (cuda if there)")
-    add("--language", metavar="CODE", help="language of requests that name none")
+    add("--language", metavar="CODE", help="of requests that name none; auto = as heard")
     add("--decoder", choices=("auto", "greedy", "beam"), default="auto", help="as of transcribe")
     add("--lm", metavar="FILE.arpa", help="another language model, for recordings")
     add = parser.add_argument_group("limits").add_argument

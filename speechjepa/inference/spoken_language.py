@@ -128,6 +128,11 @@ def find_language(
     return SpokenLanguage(code=code, probability=round(probability, 4))
 
 
+def can_hear_language(model: KnowsLanguages) -> bool:
+    """Whether "auto" is a language that may be asked for."""
+    return _classifier(model) is not None
+
+
 def _classifier(model: KnowsLanguages) -> LanguageClassifier | None:
     """Return what a model tells languages apart by; of one language there is nothing to tell."""
     found: LanguageClassifier | None = getattr(model, "language_classifier", None)

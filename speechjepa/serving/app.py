@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 from speechjepa import __version__
+from speechjepa.inference.spoken_language import can_hear_language
 from speechjepa.inference.transcribe import check_options
 from speechjepa.serving import files, live, page, transcriptions
 from speechjepa.serving.answers import add_error_handlers
@@ -63,6 +64,7 @@ def _health(service: Service) -> dict[str, Any]:
         "status": "ok",
         "model": service.name,
         "languages": list(service.model.languages),
+        "hears_language": can_hear_language(service.model),
         "version": __version__,
         "transcribing": min(service.places.taken, config.workers),
         "waiting": service.num_waiting,

@@ -59,11 +59,13 @@ def verbose(result: dict[str, Any], granularities: frozenset[str]) -> dict[str, 
 
     Fields that a CTC model has no value for are there since clients expect them: `tokens` is empty,
     `temperature` and `no_speech_prob` are 0 (silence is no segment), `avg_logprob` is the logarithm
-    of our `score`. `score` of segments and words is not in the OpenAI API.
+    of our `score`. `score` of segments and words, and the `language_probability` of language
+    "auto", are not in the OpenAI API.
     """
     answer: dict[str, Any] = {
         "task": "transcribe",
         "language": result["language"] or "und",
+        **{key: result[key] for key in ("language_probability",) if key in result},
         "duration": result["duration"],
         "text": result["text"],
         "usage": _usage(result),

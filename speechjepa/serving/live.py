@@ -19,7 +19,7 @@ import soxr
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from speechjepa.errors import SpeechJepaError
-from speechjepa.inference.spoken_language import resolve_language
+from speechjepa.inference.spoken_language import AUTO, resolve_language
 from speechjepa.inference.stream import Heard
 from speechjepa.serving.answers import ApiError, Busy
 from speechjepa.serving.service import Service
@@ -80,7 +80,7 @@ class _Listener:
         query = self._socket.query_params
         self._service.check_model(query.get("model"))
         wanted = query.get("language") or config.transcribe.language
-        language = resolve_language(wanted, model.languages)
+        language = resolve_language(None if wanted == AUTO else wanted, model.languages)
         stream = model.stream(
             language=language,
             chunk_seconds=config.chunk_seconds,

@@ -12,7 +12,7 @@ import numpy as np
 from speechjepa.audio.decode import open_source
 from speechjepa.audio.files import stream_audio
 from speechjepa.errors import AudioError, ConfigError, ModelError
-from speechjepa.inference.spoken_language import resolve_language
+from speechjepa.inference.spoken_language import check_language, find_language
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
     TranscriptionModel,
@@ -67,7 +67,7 @@ def transcribe_recording(
         total = _declared_seconds(path)
         _refuse_long(total, max_seconds)
         tell(Progress(0.0, total))
-        language = resolve_language(config.language, model.languages)
+        language = find_language(model, path, config.language)
         seconds = 0.0
         segments = []
 
@@ -86,9 +86,11 @@ def transcribe_recording(
             tell(Segment(segment, Progress(seconds, total)))
     except AudioError as error:
         raise undecodable(error) from error
+    heard = {} if language.probability is None else {"language_probability": language.probability}
     return {
         "text": " ".join(segment["text"] for segment in segments),
-        "language": language,
+        "language": language.code,
+        **heard,
         "duration": seconds,
         "segments": segments,
     }
@@ -97,7 +99,7 @@ def transcribe_recording(
 def check_request(model: TranscriptionModel, config: TranscribeConfig) -> None:
     """Refuse what the model cannot do, before anything is decoded."""
     try:
-        resolve_language(config.language, model.languages)
+        check_language(model, config.language)
     except ModelError as error:
         raise ApiError(400, str(error), param="language", code="unknown_language") from error
     try:

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from speechjepa.errors import ModelError
+from speechjepa.inference import spoken_language
 from speechjepa.serving.app import create_app
 from tests.serving.server import SlowModel, running, sound, wait_until, wav
 from tests.tone_model import RATE, ToneModel, synthesize
@@ -138,6 +139,21 @@ def test_hotwords_are_preferred_and_refused_where_they_cannot_be_written(server)
     answer = server.post(wav("ab"), hotwords="xyz")
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "hotwords"
+
+
+def test_language_auto_is_heard_where_the_model_can(monkeypatch):
+    class Bilingual(ToneModel):
+        languages = ("xx", "yy")
+        language_classifier = object()
+
+    heard = [("yy", 0.75), ("xx", 0.25)]
+    monkeypatch.setattr(spoken_language, "hear_language", lambda *_: heard)
+    with running(Bilingual()) as server:
+        assert server.client.get("/health").json()["hears_language"]
+        answer = server.post(language="auto", response_format="verbose_json").json()
+        assert (answer["language"], answer["language_probability"]) == ("yy", 0.75)
+        named = server.post(language="xx", response_format="verbose_json").json()
+        assert (named["language"], "language_probability" in named) == ("xx", False)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ async function listen() {
   const address = new URL("v1/audio/stream", location.href);
   address.protocol = address.protocol.replace("http", "ws");
   address.searchParams.set("sample_rate", Math.round(context.sampleRate));
-  if ($("language").value) address.searchParams.set("language", $("language").value);
+  const language = $("language").value;
+  if (language && language !== "auto") address.searchParams.set("language", language);
   const socket = new WebSocket(address);
 
   const finish = (complete) => {
@@ -55,6 +56,7 @@ async function listen() {
     const message = JSON.parse(data);
     if (message.type === "ready") {
       context.createMediaStreamSource(source).connect(microphone);
+      transcript.language = message.language;
       status("Listening");
     }
     if (message.type === "error") showError(message.error.message);

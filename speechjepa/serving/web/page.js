@@ -30,7 +30,7 @@ const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / num
 
 function begin(title, { live = false } = {}) {
   hideError();
-  transcript = { filename: title, language: $("language").value || null, duration: 0, segments: [] };
+  transcript = { filename: title, language: null, duration: 0, segments: [] };
   words = [];
   now = -1;
   $("transcript").replaceChildren();
@@ -305,7 +305,7 @@ async function greet() {
   $("limits").textContent = `Any audio or video, up to ${duration(limits.recording_seconds)} and ${megabytes(limits.upload_bytes)}`;
   if (health.languages.length < 2) return;
   $("language-field").hidden = false;
-  $("language").append(new Option("any", ""));
+  $("language").append(health.hears_language ? new Option("as heard", "auto") : new Option("any", ""));
   for (const code of health.languages) $("language").append(new Option(nameOf(code), code));
 }
 
