@@ -24,6 +24,8 @@ INDEX_FILE = "recordings.safetensors"
 SAMPLE_RATE = 16000
 LEAST_SECONDS = 60.0
 """Audio below which no voice is made (seconds)."""
+STEP_SAMPLES = 640
+"""Shortest stretch that may be taken (samples at 16 kHz): about half a phone."""
 GAP = 800
 """Silence between recordings (samples)."""
 FADE = 80
@@ -37,18 +39,21 @@ _PRIOR_FRAMES = 20.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedUnits:
-    """What a speaker said, in units: N frames, recording after recording."""
+    """What a speaker said, in units: N frames, recording after recording.
+
+    Stretches begin and end on steps of 40 ms, of one frame or more: M = N / frames per step.
+    """
 
     audio: NDArray[np.int16]
     """(S,) all recordings at 16 kHz, with silence between them."""
     units: NDArray[np.int64]
     """(V, N): what was heard, and what would have been heard of other voices in other places."""
     starts: NDArray[np.int64]
-    """(N,) first sample of each frame."""
+    """(M,) first sample of each step."""
     recordings: NDArray[np.int64]
-    """(N,) number of the recording that a frame is of."""
+    """(M,) number of the recording that a step is of."""
     edges: NDArray[np.float32]
-    """(N, 2, F) what is heard at the start and the end of each frame: log-mel frames before and
+    """(M, 2, F) what is heard at the start and the end of each step: log-mel frames before and
     after, and pitch."""
     frame_samples: int
     """Samples per frame."""
@@ -66,17 +71,19 @@ class RecordedUnits:
         Raises:
             DataError: There is less than a minute of audio.
         """
-        audio, rows = [np.zeros(GAP, np.int16)], []
+        audio, heard, rows = [np.zeros(GAP, np.int16)], [], []
         position, seconds = GAP, 0.0
         for number, (sequence, waveform) in enumerate(recordings):
-            num_frames = min(sequence.shape[1], len(waveform) // frame_samples)
-            if num_frames == 0:
+            per_step = frames_per_step(frame_samples)
+            num_steps = min(sequence.shape[1], len(waveform) // frame_samples) // per_step
+            if num_steps == 0:
                 continue
-            edges = _edges(waveform, np.arange(num_frames + 1) * frame_samples // 160)
-            starts = position + np.arange(num_frames) * frame_samples
-            owner = np.full(num_frames, number)
+            size = per_step * frame_samples
+            edges = _edges(waveform, np.arange(num_steps + 1) * size // 160)
+            heard.append(sequence[:, : num_steps * per_step].numpy())
+            starts = position + np.arange(num_steps) * size
             both = np.stack([edges[:-1], edges[1:]], axis=1)
-            rows.append((sequence[:, :num_frames].numpy().T, starts, owner, both))
+            rows.append((starts, np.full(num_steps, number), both))
             samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
             audio += [samples, np.zeros(GAP, np.int16)]
             position += len(samples) + GAP
@@ -89,27 +96,33 @@ class RecordedUnits:
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
         return cls(
             audio=np.concatenate(audio),
-            units=np.ascontiguousarray(columns[0].T),
-            starts=columns[1],
-            recordings=columns[2],
-            edges=columns[3].astype(np.float16).astype(np.float32),
+            units=np.concatenate(heard, axis=1),
+            starts=columns[0],
+            recordings=columns[1],
+            edges=columns[2].astype(np.float16).astype(np.float32),
             frame_samples=frame_samples,
         )
 
     @property
-    def num_frames(self) -> int:
-        """N."""
-        return len(self.starts)
+    def per_step(self) -> int:
+        """Frames per step."""
+        return frames_per_step(self.frame_samples)
+
+    @property
+    def step_samples(self) -> int:
+        """Samples per step."""
+        return self.per_step * self.frame_samples
 
     @property
     def goes_on(self) -> NDArray[np.bool_]:
-        """(N,) whether the next frame is of the same recording."""
+        """(M,) whether the next step is of the same recording."""
         return np.append(self.recordings[1:] == self.recordings[:-1], False)
 
     def mean_durations(self, num_units: int) -> NDArray[np.float64]:
         """Return for how many frames each unit lasts on average, (K,); 1 if it was never said."""
         heard = self.units[0]
-        is_first = np.append(True, (heard[1:] != heard[:-1]) | ~self.goes_on[:-1])
+        owner = np.repeat(self.recordings, self.per_step)
+        is_first = np.append(True, (heard[1:] != heard[:-1]) | (owner[1:] != owner[:-1]))
         runs = np.bincount(heard[is_first], minlength=num_units)
         return np.bincount(heard, minlength=num_units) / np.maximum(runs, 1) + (runs == 0)
 
@@ -128,6 +141,11 @@ class RecordedUnits:
         save_file({name: tensor.contiguous() for name, tensor in index.items()}, table)
         os.replace(audio, folder / AUDIO_FILE)
         os.replace(table, folder / INDEX_FILE)
+
+
+def frames_per_step(frame_samples: int) -> int:
+    """Return how many frames make a step of 40 ms, one at least."""
+    return max(1, STEP_SAMPLES // frame_samples)
 
 
 def load_recorded(folder: Path) -> RecordedUnits:
@@ -150,7 +168,7 @@ def load_recorded(folder: Path) -> RecordedUnits:
         )
     except (OSError, KeyError, SafetensorError, soundfile.SoundFileError) as error:
         raise ModelError(f"{folder}: the recordings cannot be read: {error}") from error
-    end = recorded.starts[-1] + recorded.frame_samples
+    end = recorded.starts[-1] + recorded.step_samples
     if len(audio) < end:
         raise ModelError(
             f"{folder / AUDIO_FILE}: must hold {end} samples as {INDEX_FILE} says, but holds "
@@ -184,7 +202,7 @@ def _surprise(units: NDArray[np.int64], centroids: Tensor) -> NDArray[np.float32
     """
     num_units = len(centroids)
     distance = torch.cdist(centroids, centroids).square().numpy().astype(np.float64)
-    nearest = np.sort(distance, axis=1)[:, min(5, num_units - 1)]
+    nearest = np.sort(distance, axis=1)[:, min(5, max(1, num_units // 20))]
     near = np.exp(-distance / np.maximum(nearest, 1e-9)[None, :]) + 1e-4
     prior = near / near.sum(axis=0)
     together = np.zeros((num_units, num_units))
@@ -197,13 +215,13 @@ def _surprise(units: NDArray[np.int64], centroids: Tensor) -> NDArray[np.float32
 
 
 class UnitSelector:
-    """Choose recorded frames for units one by one, and join them.
+    """Choose recorded steps for units, and join them.
 
     The least sum of target costs (the units around are others) and join costs (spectra and pitch
     on the two sides differ) by the Viterbi algorithm, after Hunt and Black, 1996
-    (https://doi.org/10.1109/ICASSP.1996.541110). Frames that go on as they were recorded cost
+    (https://doi.org/10.1109/ICASSP.1996.541110). Steps that go on as they were recorded cost
     nothing to join, so stretches come out as long as they fit. Units cost what their centroids
-    differ by, since voices rarely agree on the nearest one. A frame is chosen for good once a
+    differ by, since voices rarely agree on the nearest one. A step is chosen for good once a
     dozen more are known: speech of any length needs a bounded memory, and comes out as it goes.
 
     Args:
@@ -212,16 +230,18 @@ class UnitSelector:
     """
 
     BEAM = 60
-    """Frames considered for each unit, besides those that go on."""
+    """Steps considered each time, besides those that go on."""
     SETTLED = 12
-    """Frames after which a choice is for good."""
+    """Steps after which a choice is for good."""
     UNIT = 0.12
     """Cost of a nat by which a unit is unlikely."""
     AROUND = (0.25, 0.5, 0.8, 1.0, 0.8, 0.5, 0.25)
-    """What the units before, at and after a frame weigh."""
+    """What the units of the steps before, at and after one weigh."""
+    OUTSIDE = 3.0
+    """How unlikely any unit is before the first and after the last recording (nats)."""
     REACH = len(AROUND) // 2
     LOOK_AHEAD = SETTLED + REACH
-    """Frames that must be known before one is spoken."""
+    """Steps that must be known before one is spoken."""
     JOIN, JOIN_SPECTRUM, JOIN_PITCH = 1.0, 1.0, 1.5
     """Costs of any join, of its distance in spectra (nepers), of each octave."""
 
@@ -230,34 +250,39 @@ class UnitSelector:
         self._surprise = _surprise(recorded.units, centroids)
         self._goes_on = recorded.goes_on
         self._costs: dict[int, NDArray[np.float32]] = {}
-        # Units from `REACH` before the next to be judged; None = before or after all speech.
-        self._window: list[int | None] = [None] * self.REACH
-        self._begun = False
-        self._columns: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # frames, came from
+        self._per_step = recorded.per_step
+        weights = np.repeat(self.AROUND, self._per_step) / self._per_step
+        self._weights = weights.astype(np.float32).tolist()
+        # Units from `REACH` steps before the next to be judged; None = before or after all speech.
+        self._window: list[int | None] = [None] * (self.REACH * self._per_step)
+        self._num_frames = 0
+        self._columns: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # steps, came from
         self._total = np.zeros(0, np.float32)
         self._joiner = _Joiner(recorded)
 
     def add(self, unit: int) -> NDArray[np.float32]:
         """Take the unit of the next frame; return the samples that it settles."""
-        self._begun = True
+        self._num_frames += 1
         return self._take(unit)
 
     def finish(self) -> NDArray[np.float32]:
         """Return the rest of the samples."""
-        pieces = [np.zeros(0, np.float32)]
-        if self._begun:
-            pieces += [self._take(None) for _ in range(self.REACH)]
+        if not self._num_frames:
+            return np.zeros(0, np.float32)
+        missing = -self._num_frames % self._per_step  # of the last step
+        pieces = [self._take(None) for _ in range(missing + self.REACH * self._per_step)]
         pieces += [self._settle() for _ in range(len(self._columns))]
-        return np.concatenate([*pieces, self._joiner.finish()])
+        spoken = np.concatenate([*pieces, self._joiner.finish()])
+        return spoken[: len(spoken) - missing * self._recorded.frame_samples]
 
     def _take(self, unit: int | None) -> NDArray[np.float32]:
         self._window.append(unit)
-        if len(self._window) <= 2 * self.REACH:
+        if len(self._window) < len(self._weights):
             return np.zeros(0, np.float32)
         return self._judge()
 
     def _judge(self) -> NDArray[np.float32]:
-        """Consider the frames that may stand for the unit in the middle of the window."""
+        """Consider the steps that may stand for the units in the middle of the window."""
         cost = self._target_costs()
         chosen = np.argpartition(cost, min(self.BEAM, len(cost)) - 1)[: self.BEAM]
         if self._columns:
@@ -274,32 +299,33 @@ class UnitSelector:
             kept = np.sort(np.argpartition(self._total, 2 * self.BEAM)[: 2 * self.BEAM])
             chosen, came, self._total = chosen[kept], came[kept], self._total[kept]
         self._columns.append((chosen, came))
-        self._window = self._window[1:]
+        self._window = self._window[self._per_step :]
         return self._settle() if len(self._columns) > self.SETTLED else np.zeros(0, np.float32)
 
     def _target_costs(self) -> NDArray[np.float32]:
-        """Return (N,) how much the units around every recorded frame differ from the window."""
-        cost = np.zeros(self._recorded.num_frames, np.float32)
-        for offset, (unit, weight) in enumerate(zip(self._window, self.AROUND, strict=True)):
+        """Return (M,) how unlikely the units of the window are around every recorded step."""
+        cost = np.zeros(len(self._recorded.starts), np.float32)
+        for place, (unit, weight) in enumerate(zip(self._window, self._weights, strict=True)):
             if unit is None:
                 continue
-            away = self._cost_of(unit)
-            shift = offset - self.REACH
+            steps, part = divmod(place, self._per_step)
+            away, shift = self._cost_of(unit)[part], steps - self.REACH
             first, end = max(0, -shift), len(cost) - max(0, shift)
             cost[first:end] += weight * away[first + shift : end + shift]
-            cost[:first] += weight
-            cost[end:] += weight
+            cost[:first] += weight * self.UNIT * self.OUTSIDE
+            cost[end:] += weight * self.UNIT * self.OUTSIDE
         return cost
 
     def _cost_of(self, unit: int) -> NDArray[np.float32]:
-        """Return (N,) how unlikely a unit is where each frame was recorded (nats)."""
+        """Return (frames per step, M) how unlikely a unit is in each recorded frame."""
         if unit not in self._costs:
             chances = np.exp(-self._surprise[unit])[self._recorded.units].mean(axis=0)
-            self._costs[unit] = (self.UNIT * -np.log(chances)).astype(np.float32)
+            cost = (-self.UNIT * np.log(chances)).astype(np.float32)
+            self._costs[unit] = np.ascontiguousarray(cost.reshape(-1, self._per_step).T)
         return self._costs[unit]
 
     def _join_costs(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (N, M) costs of speaking frames (M,) after frames (N,)."""
+        """Return (N, M) costs of speaking steps (M,) after steps (N,)."""
         ends, starts = self._recorded.edges[left, 1], self._recorded.edges[right, 0]
         spectra = [ends[:, :-1], starts[:, :-1]]
         # Root mean square of the differences, by a product of matrices.
@@ -312,45 +338,45 @@ class UnitSelector:
         return np.where(goes_on, 0.0, cost).astype(np.float32)
 
     def _settle(self) -> NDArray[np.float32]:
-        """Choose the first frame in wait for good, and join it."""
+        """Choose the first step in wait for good, and join it."""
         place = np.arange(len(self._total))
         for _, came in reversed(self._columns[1:]):
             place = came[place]
         first = int(place[self._total.argmin()])
         # What does not descend from the choice can no longer be reached.
         self._total = np.where(place == first, self._total, np.inf) - self._total.min()
-        frame = int(self._columns[0][0][first])
+        step = int(self._columns[0][0][first])
         self._columns = self._columns[1:]
-        return self._joiner.add(frame)
+        return self._joiner.add(step)
 
 
 class _Joiner:
-    """Copy frames one after the other; where one does not go on from the last, fade into it."""
+    """Copy steps one after the other; where one does not go on from the last, fade into it."""
 
     def __init__(self, recorded: RecordedUnits) -> None:
         self._recorded = recorded
         self._audio = recorded.audio
-        self._last: int | None = None  # where the last frame starts
+        self._last: int | None = None  # where the last step starts
         self._position = 0  # in the audio, of the next sample to be copied
         ramp = (np.arange(2 * FADE) + 0.5) / (2 * FADE)
         self._rise = (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
-    def add(self, frame: int) -> NDArray[np.float32]:
-        """Return the samples up to just before the end of a frame."""
-        start = int(self._recorded.starts[frame])
+    def add(self, step: int) -> NDArray[np.float32]:
+        """Return the samples up to just before the end of a step."""
+        start = int(self._recorded.starts[step])
         pieces = []
         if self._last is None:
             self._position = start
-        elif start != self._last + self._recorded.frame_samples:
+        elif start != self._last + self._recorded.step_samples:
             pieces.append(self._fade_into(start))
         self._last = start
-        end = start + self._recorded.frame_samples - FADE
+        end = start + self._recorded.step_samples - FADE
         pieces.append(self._copy(self._position, end))
         self._position = end
         return np.concatenate(pieces)
 
     def finish(self) -> NDArray[np.float32]:
-        """Return what is left of the last frame."""
+        """Return what is left of the last step."""
         if self._last is None:
             return np.zeros(0, np.float32)
         return self._copy(self._position, self._position + FADE)

@@ -308,7 +308,7 @@ class SelectionVoice(Voice):
 
     @property
     def look_ahead(self) -> str:
-        return f"{UnitSelector.LOOK_AHEAD / self.units.frame_rate:.3f} s"
+        return f"{UnitSelector.LOOK_AHEAD * self.recorded.step_samples / SAMPLE_RATE:.3f} s"
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""

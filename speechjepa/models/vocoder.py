@@ -68,7 +68,12 @@ class VocoderConfig:
     def context(self) -> int:
         """Unit frames that a frame sees on either side."""
         reach = self.kernel_size // 2
-        return self.unit_layers * reach + -(-self.layers * reach // self.upsample)
+        return self.unit_layers * reach * self.dilation + -(-self.layers * reach // self.upsample)
+
+    @property
+    def dilation(self) -> int:
+        """Frames between those that a block at the rate of the units sees: about 40 ms."""
+        return max(1, self.frame_rate // 25)
 
 
 class Controls(NamedTuple):
@@ -87,13 +92,15 @@ class ConvNextBlock(nn.Module):
 
     Args:
         width: Channels D.
-        kernel_size: Frames.
+        kernel_size: Frames, odd.
+        dilation: From one of them to the next.
     """
 
-    def __init__(self, width: int, kernel_size: int) -> None:
+    def __init__(self, width: int, kernel_size: int, dilation: int = 1) -> None:
         super().__init__()
+        padding = dilation * (kernel_size // 2)
         self.convolution = nn.Conv1d(
-            width, width, kernel_size, padding=kernel_size // 2, groups=width
+            width, width, kernel_size, padding=padding, dilation=dilation, groups=width
         )
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 3 * width)
@@ -151,7 +158,7 @@ class UnitVocoder(nn.Module):
         self.durations = DurationPredictor(config.num_units, max(1, width // 2))
         self.embedding = nn.Embedding(config.num_units, width)
         self.unit_blocks = nn.ModuleList(
-            ConvNextBlock(width, kernel) for _ in range(config.unit_layers)
+            ConvNextBlock(width, kernel, config.dilation) for _ in range(config.unit_layers)
         )
         self.upsample = nn.Linear(width, config.upsample * width)
         self.blocks = nn.ModuleList(ConvNextBlock(width, kernel) for _ in range(config.layers))
