@@ -291,7 +291,7 @@ def write_translation(result: dict[str, Any], path: Path, recording: Path) -> No
         os.replace(partial, wav)
         content["speech"] = wav.name
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
