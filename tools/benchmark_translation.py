@@ -39,6 +39,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fr_de": ("s2st_phrases/fr_de", ()),
     "en_id": ("s2st_phrases/en_id", ()),
     "prompts": ("s2st_prompts/es_en", ()),
+    "prompts-pretrained": ("s2st_prompts/es_en_pretrained", ()),
     "mboshi": ("s2st_mboshi/text", ()),
     "mboshi-speech": ("s2st_mboshi/speech", ()),
 }
@@ -55,7 +56,11 @@ def main() -> None:
     add("--rows", nargs="+", choices=tuple(ROWS), default=["es_en"])
     add("--minutes", type=float, help="of training a translator, for every row (its recipe's)")
     add("--seeds", nargs="+", type=int, default=[0])
-    add("--init", help="start from this bundle instead, named in `encoder`")
+    add(
+        "--init",
+        help="start from this run or bundle, named in `encoder`; prompts-pretrained needs "
+        "that of es_en",
+    )
     add("--results", type=Path, default=ROOT / "results")
     args = parser.parse_args()
     for seed in args.seeds:
