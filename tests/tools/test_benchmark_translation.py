@@ -1,0 +1,55 @@
+"""Rows of the benchmark of translation: what they set, and what they record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechjepa.workflow.recipe import load_recipe
+from tools.benchmark_translation import ROOT, ROWS, record
+from tools.translation_results import FIELDS
+
+SCORES = {
+    **{"unit_error_rate": 0.4, "unit_bleu": 30.0, "bleu": 20.0, "chrf": 50.0, "asr_bleu": 45.0},
+    **{"asr_chrf": 60.0, "asr_cer": 0.3, "rtf": 0.2, "signatures": ["nrefs:1"]},
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_is_a_recipe_with_settings_that_exist(row: str, tmp_path: Path) -> None:
+    name, settings = ROWS[row]
+    found = load_recipe(ROOT / "recipes" / f"{name}.yaml", settings, tmp_path)
+    assert found.translation is not None
+
+
+def test_a_row_records_what_the_tables_need(tmp_path: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes/s2st_phrases/es_en.yaml", ["seed=2"], tmp_path)
+    figures: dict[str, Any] = {
+        "head": "ctc",
+        "pairs": 150,
+        "streaming": {"laal_ms": 900.0},
+        "rows": {
+            "ctc": SCORES,
+            "retrieval": {**SCORES, "asr_bleu": 3.0},
+            "true_units": {"asr_bleu": 80.0},
+            "true_speech": {"asr_bleu": 90.0, "asr_cer": 0.02},
+        },
+        "share_of_ceiling": 0.5,
+        "text_normalisation": {},
+    }
+    row = record(recipe, "es_en", figures, 20.04)
+    assert set(FIELDS) <= set(row)
+    assert (row["encoder"], row["units"], row["seed"]) == ("shipped", {"layer": 8, "k": 100}, 2)
+    assert (row["asr_bleu"], row["asr_bleu_ceiling"], row["laal_ms"]) == (45.0, 90.0, 900.0)
+    assert row["retrieval"]["asr_bleu"] == 3.0 and row["asr_bleu_true_units"] == 80.0
+
+
+def test_text_has_neither_units_nor_a_ceiling_of_speech(tmp_path: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes/s2st_mboshi/text.yaml", [], tmp_path)
+    scores = {**SCORES, "unit_error_rate": None, "asr_bleu": None}
+    rows = {"autoregressive": scores, "retrieval": scores}
+    figures = {"head": "autoregressive", "pairs": 1, "rows": rows, "text_normalisation": {}}
+    row = record(recipe, "mboshi", figures, 1.0)
+    assert row["units"] is None and row["asr_bleu_ceiling"] is None and row["laal_ms"] is None
