@@ -75,6 +75,15 @@ class RunningStatistics(nn.Module):
         state[:, :, 3 + num_mels :] = weight * self.std.square()
         return state
 
+    def after_pause(self, state: Tensor) -> Tensor:
+        """Return a state with what was heard weighing no more than `PRIOR_SECONDS`.
+
+        After a pause another may speak, and is adapted to as fast as at the beginning.
+        """
+        weight = state[:, :, 2:3]
+        factor = (100.0 * self.PRIOR_SECONDS / weight).clamp(max=1.0)
+        return torch.cat([state[:, :, :2], state[:, :, 2:] * factor], 2)
+
     def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next frames mel (B, T, F) normalised, and the state after them."""
         normalized = []

@@ -123,6 +123,7 @@ class Stream:
             heard += [h for piece in self._source.pause() for h in self._hear(piece)]
             seconds = self._num_samples / self.sample_rate
             heard += [self._said(found, seconds) for found in self._words.pause()]
+            self._gate.count(self._source.covered)
             self._gate.forget(self._words.first_seconds)
         return heard
 

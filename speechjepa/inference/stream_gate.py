@@ -86,6 +86,10 @@ class Gate:
         first_passed, first = begins or self._segments[0]
         return passed + (first - first_passed) / self._rate
 
+    def count(self, passed: int) -> None:
+        """Take it that so many samples have passed: the listener dropped what made no frame."""
+        self._num_passed = passed
+
     def forget(self, passed: float) -> None:
         """Drop what is needed for times before this one only (seconds of what has passed)."""
         while len(self._segments) > 1 and self._segments[1][0] <= passed * self._rate:

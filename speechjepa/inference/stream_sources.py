@@ -32,6 +32,10 @@ class Piece(NamedTuple):
 class LogitSource(Protocol):
     """What turns samples into logits."""
 
+    @property
+    def covered(self) -> int:
+        """Samples that frames stand for, or will: a pause drops what is shorter than a frame."""
+
     def push(self, samples: Tensor) -> Iterator[Piece]:
         """Take the next samples (S,) and yield the pieces that they complete."""
 
@@ -56,7 +60,9 @@ class ChunkSource:
         self._stream = EncoderStream(ctc.encoder, chunks)  # type: ignore[arg-type]
         self._chunk_samples = chunks.frames * model.hop
         self._look_ahead = model.encoder.feature_encoder.look_ahead
-        self._num_chunks = self._num_samples = 0
+        self._num_chunks = self._num_samples = 0  # since the last pause
+        self._hop = model.hop
+        self._before = 0  # samples of the frames before it
         self._none = torch.zeros(0, len(model.vocabulary))
 
     @torch.inference_mode()
@@ -66,17 +72,26 @@ class ChunkSource:
         for features in self._stream.push(samples):
             self._num_chunks += 1
             needed = self._num_chunks * self._chunk_samples + self._look_ahead
-            yield Piece(self._ctc.head_logits(features)[0].cpu(), self._none, needed)
+            logits = self._ctc.head_logits(features)[0].cpu()
+            yield Piece(logits, self._none, self._before + needed)
 
-    def pause(self) -> Iterator[Piece]:
-        """Yield nothing: what is left is silence, and waits for its chunk to be whole."""
-        yield from ()
+    @property
+    def covered(self) -> int:
+        """Samples that frames stand for, or will."""
+        return self._before + self._num_samples
 
     @torch.inference_mode()
+    def pause(self) -> Iterator[Piece]:
+        """Yield what is left, and begin again."""
+        for features in self._stream.pause():
+            logits = self._ctc.head_logits(features)[0].cpu()
+            yield Piece(logits, self._none, self._before + self._num_samples)
+        self._before += self._num_samples // self._hop * self._hop
+        self._num_chunks = self._num_samples = 0
+
     def finish(self) -> Iterator[Piece]:
         """Yield the rest."""
-        for features in self._stream.finish():
-            yield Piece(self._ctc.head_logits(features)[0].cpu(), self._none, self._num_samples)
+        yield from self.pause()
 
 
 class WindowSource:
@@ -132,6 +147,11 @@ class WindowSource:
             yield self._release(logits, hops)
         self._since += len(samples) - start
         self._take(samples[start:])
+
+    @property
+    def covered(self) -> int:
+        """Samples that frames stand for, or will."""
+        return self._num_samples
 
     def pause(self) -> Iterator[Piece]:
         """Yield all that is pending."""

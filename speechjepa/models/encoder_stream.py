@@ -34,9 +34,14 @@ class EncoderStream:
             )
         self.encoder = encoder
         self.chunks = chunks
-        self._front_end = FeatureStream(encoder.feature_encoder)
-        self._blocks = [block.start_stream() for block in encoder.blocks]  # type: ignore[operator]
         self._most = None if chunks.left is None else chunks.frames * chunks.left
+        self._begin(None)
+
+    def _begin(self, statistics: Tensor | None) -> None:
+        """Forget everything but statistics."""
+        encoder = self.encoder
+        self._front_end = FeatureStream(encoder.feature_encoder, statistics)
+        self._blocks = [block.start_stream() for block in encoder.blocks]  # type: ignore[operator]
         self._waiting: list[Tensor] = []
         self._num_samples = self._num_encoded = 0  # encoded: frames
         self._features = encoder.norm.weight.new_zeros(1, 0, encoder.width)
@@ -67,6 +72,18 @@ class EncoderStream:
         done = []
         while self._features.shape[1]:
             done.append(self._step(min(self.chunks.frames, self._features.shape[1])))
+        return done
+
+    def pause(self) -> list[Tensor]:
+        """Return the chunks (1, T, D) that are left, and begin again as after a long pause.
+
+        What follows attends to nothing before the pause; its statistics start from those before.
+        """
+        done = self.finish()
+        running, state = self.encoder.feature_encoder.log_mel.running, self._front_end.statistics
+        if running is not None and state is not None:
+            state = running.after_pause(state)
+        self._begin(state)
         return done
 
     def _take(self, *, last: bool) -> None:

@@ -15,9 +15,12 @@ class FeatureStream:
 
     Args:
         feature_encoder: In evaluation mode.
+        statistics: State of the running statistics to go on from; None = as before any speech.
     """
 
-    def __init__(self, feature_encoder: LogMelFeatureEncoder) -> None:
+    def __init__(
+        self, feature_encoder: LogMelFeatureEncoder, statistics: Tensor | None = None
+    ) -> None:
         self.feature_encoder = feature_encoder
         log_mel = feature_encoder.log_mel
         weight = feature_encoder.projection.weight
@@ -25,7 +28,9 @@ class FeatureStream:
         self._before = margin // 2
         self._samples = weight.new_zeros(self._before)
         self._num_samples = self._num_mels = 0
-        self._running = None if log_mel.running is None else log_mel.running.start(1)
+        self.statistics = statistics
+        if log_mel.running is not None and statistics is None:
+            self.statistics = log_mel.running.start(1)
         self._convolutions = cast(list[nn.Conv1d], list(feature_encoder.convolutions))
         self._inputs = [weight.new_zeros(1, c.in_channels, 1) for c in self._convolutions]
 
@@ -62,9 +67,9 @@ class FeatureStream:
         self._samples = self._samples[count * log_mel.hop :].clone()
         self._num_mels += count
         mel = log_mel.frames(used[None])
-        if self._running is None or log_mel.running is None:
+        if self.statistics is None or log_mel.running is None:
             return log_mel.normalize_globally(mel)
-        mel, self._running = log_mel.running(mel, self._running)
+        mel, self.statistics = log_mel.running(mel, self.statistics)
         return mel
 
     def _convolve(self, x: Tensor, number: int, last: bool) -> Tensor:

@@ -159,3 +159,30 @@ def test_chunks_follow_from_seconds_and_are_refused_beyond_what_was_trained():
     with pytest.raises(ConfigError, match="max_chunk_seconds"):
         StreamingConfig(min_chunk_seconds=1.0, max_chunk_seconds=0.5)
     assert PRESETS["tiny"].streaming is None
+
+
+def test_after_a_pause_it_begins_again_but_for_the_statistics():
+    network, waveform = encoder(replace(SMALL, frame_rate=25)), speech(20000)
+    stream = EncoderStream(network, CHUNKS)
+    whole = at_once(network, waveform)
+    before = torch.cat(stream.push(waveform) + stream.pause(), 1)[0]
+    assert torch.allclose(before, whole, atol=1e-4)  # nothing is lost at the pause
+    again = torch.cat(stream.push(waveform) + stream.finish(), 1)[0]
+    assert again.shape == whole.shape
+    assert not torch.allclose(again, whole, atol=1e-3)  # another speech came before
+    constant = encoder(replace(SMALL, frame_rate=25, normalization="global"))
+    stream = EncoderStream(constant, CHUNKS)
+    stream.push(waveform)
+    stream.pause()
+    again = torch.cat(stream.push(waveform) + stream.finish(), 1)[0]
+    assert torch.allclose(again, at_once(constant, waveform), atol=1e-4)
+
+
+def test_statistics_weigh_little_after_a_pause_and_stay_what_they_are():
+    running = encoder().feature_encoder.log_mel.running
+    mel = 3 + torch.randn(1, 900, 80, generator=torch.Generator().manual_seed(0))
+    state = running(mel, running.start(1))[1]
+    after = running.after_pause(state)
+    assert float(state[0, 0, 2]) > 400 and float(after[0, 0, 2]) == pytest.approx(100.0)
+    means = [s[0, 0, 3:83] / s[0, 0, 2] for s in (state, after)]
+    assert torch.allclose(means[0], means[1], atol=1e-4)
