@@ -25,7 +25,7 @@ class WordsConfig:
 
     pause_seconds: float = 0.48
     """A pause this long ends a word and a line, with or without a word boundary in it."""
-    settle_seconds: float = 0.32
+    settle_seconds: float = 0.24
     """With a language model: a finished word this old becomes final even if other readings of it
     are still in the beam, so that the wait is bounded (seconds)."""
     max_seconds: float = 12.0

@@ -112,3 +112,23 @@ def test_words_keep_their_times_although_the_pause_between_them_was_not_heard(mo
     assert [" ".join(w["word"] for w in h.final) for h in heard if h.endpoint][-2:] == ["gh", ""]
     seconds = [h.seconds for h in heard]
     assert seconds == sorted(seconds)
+
+
+def test_times_do_not_drift_over_many_pauses(tmp_path, monkeypatch):
+    import speechjepa
+    from speechjepa.inference import stream as module
+    from tests.streaming_model import write_bundle
+
+    monkeypatch.setattr(module, "make_detector", lambda name: LoudIsSpeech())
+    stream = speechjepa.load(write_bundle(tmp_path)).stream()
+    burst = np.random.default_rng(1).uniform(-0.9, 0.9, 9999).astype(np.float32)
+    quiet = np.zeros(3 * RATE + 1, np.float32)
+    words, begins = [], []
+    for number in range(8):
+        begins.append(number * (len(burst) + len(quiet)) / RATE)
+        heard = [*stream.feed(burst), *stream.feed(quiet)]
+        words.append([word for h in heard for word in h.final])
+    first = words[1][0]["start"] - begins[1]
+    for begin, found in zip(begins[2:], words[2:], strict=True):
+        assert found[0]["start"] - begin == pytest.approx(first, abs=0.15)
+    assert len(stream._gate._segments) <= 3
