@@ -58,7 +58,7 @@ LANGUAGE = "es"
 CHUNK = 8
 """Frames fed to a stream at once: 320 ms."""
 KINDS = ("selection", "vocoder")
-EXAMPLES = 2
+EXAMPLES = 1
 
 
 def main() -> None:
