@@ -256,6 +256,7 @@ def _resume(
 ) -> tuple[int, float]:
     """Load a checkpoint if there is one; return its step and the time spent (seconds)."""
     if not path.exists():
+        path.with_name(METRICS_FILE).unlink(missing_ok=True)  # of a voice that this one replaces
         return 0, 0.0
     state = torch.load(path, weights_only=True)
     if state["asked"] != asked:

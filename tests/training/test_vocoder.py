@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_the_loss_falls_and_the_vocoder_is_kept(tmp_path, monkeypatch) -> None:
     units = torch.zeros(1, 30, dtype=torch.int64)
     again = load_vocoder(tmp_path)
     torch.testing.assert_close(again.controls(units).pitch, vocoder.controls(units).pitch)
+
+
+def test_units_at_100_hz_are_trained_on_with_context_as_long(tmp_path) -> None:
+    fine = [(units.repeat_interleave(4, dim=1), wave) for units, wave in _recordings()]
+    sizes = replace(SIZES, frame_rate=100)
+    assert sizes.context / 100 == pytest.approx(SIZES.context / 25, abs=0.04)
+    vocoder = train_vocoder(fine, sizes, VocoderTraining(steps=1, **SHORT), tmp_path)
+    units = torch.zeros(1, 2 * sizes.context + 5, dtype=torch.int64)
+    assert vocoder.controls(units).pitch.shape == (1, 5)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path, monkeypatch) -> None:
