@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Sequence
 from functools import lru_cache
 
-import langcodes
-
 _SCRIPTS = {
     "arabic": "Arab",
     "cyrillic": "Cyrl",
@@ -27,6 +25,8 @@ def standard_tag(text: str) -> str | None:
     A language that is the main one of a group has the group's tag (`swh` is `sw`), and a script
     is left out where the language is usually written in it.
     """
+    import langcodes  # a tenth of a second, which a transcript in no named language need not wait
+
     code = text.strip().replace("_", "-")
     base, found, script = code.partition("-script-")
     if found:
@@ -61,6 +61,8 @@ def match_language(asked: str, known: Sequence[str]) -> str | None:
 
 def nearest_languages(asked: str, known: Sequence[str], count: int = 3) -> list[str]:
     """Return the codes in `known` whose code or English name looks most like what was asked for."""
+    import langcodes
+
     looks: dict[str, str] = {}
     for code in known:
         looks.setdefault(code.casefold(), code)
