@@ -79,6 +79,8 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError("a stream is printed: leave -o out, and write `> FILE` behind it")
     if args.lm or args.hotwords or args.n_best > 1:
         raise ConfigError("--lm, --hotwords and --n_best are for recordings, not for streams")
+    if args.compute_type not in ("auto", "float32"):
+        raise ConfigError("a stream is computed in float32: leave --compute_type out")
 
 
 def run(args: argparse.Namespace, model: SpeechModel) -> int:

@@ -7,33 +7,38 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speechjepa import __version__
 from speechjepa.errors import SpeechJepaError
 
-# Which module of `speechjepa.cli` holds which command, in the order of `--help`. Each module
+# Which module of `speechjepa.cli` holds which command, as `--help` groups them. Each module
 # has `add_parser(subparsers)` and `run(args) -> int`, and imports what is heavy inside functions.
-COMMANDS = {
-    "run": "run",
-    "recipes": "run",
-    "check": "check",
-    "pretrain": "stages",
-    "finetune": "stages",
-    "evaluate": "stages",
-    "transcribe": "transcribe",
-    "translate": "translate",
-    "select": "select",
-    "surprise": "surprise",
-    "align": "align",
-    "units": "units",
-    "voice": "voice",
-    "serve": "serve",
-    "convert": "convert",
-    "info": "info",
+GROUPS = {
+    "make a model": {
+        "run": "run",
+        "recipes": "run",
+        "check": "check",
+        "select": "select",
+        "pretrain": "stages",
+        "finetune": "stages",
+        "evaluate": "stages",
+    },
+    "use it": {
+        "transcribe": "transcribe",
+        "align": "align",
+        "translate": "translate",
+        "serve": "serve",
+        "surprise": "surprise",
+    },
+    "speech without letters": {"units": "units", "voice": "voice"},
+    "models themselves": {"info": "info", "convert": "convert"},
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,11 +60,19 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every sub-command."""
     parser = _Parser(
         prog="speechjepa",
+        usage="speechjepa [-h] [--version] [--verbose] COMMAND ...",
         description="From a folder of speech and minutes of transcripts to a speech recogniser.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"speechjepa {__version__}")
     parser.add_argument("--verbose", action="store_true", help="say more, on stderr")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        prog="speechjepa",
+        help=argparse.SUPPRESS,  # the epilog lists them
+    )
     for module_name in dict.fromkeys(COMMANDS.values()):
         importlib.import_module(f"speechjepa.cli.{module_name}").add_parser(subparsers)
     for subparser in subparsers.choices.values():
@@ -67,7 +80,23 @@ def build_parser() -> argparse.ArgumentParser:
             subparser.add_argument(
                 "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more"
             )
+    parser.epilog = _commands({a.dest: a.help or "" for a in subparsers._choices_actions})
     return parser
+
+
+def _commands(helps: Mapping[str, str]) -> str:
+    """Return the list of commands, group by group."""
+    width = max(60, min(100, shutil.get_terminal_size().columns - 2))
+    lines = []
+    for title, group in GROUPS.items():
+        lines.append(f"{title}:")
+        for name in group:
+            start = f"  {name:<11} "
+            lines += textwrap.wrap(
+                helps[name], width, initial_indent=start, subsequent_indent=" " * len(start)
+            )
+        lines.append("")
+    return "\n".join([*lines, "`speechjepa COMMAND --help` says more of each."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

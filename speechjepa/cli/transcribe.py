@@ -174,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
     if live.is_wanted(args):
         live.check(args)
         return live.run(args, load(args.model, device=_device(args.device)))
+    if "-" in args.inputs:
+        raise ConfigError("- is standard input, which is heard as it comes: give --stream too")
     formats = parse_formats(args.output_format)
     is_alone = len(find_recordings(args.inputs)) == 1
     if args.output_dir is None and (len(formats) > 1 or not (is_alone or formats[0] in _LINES)):
@@ -258,7 +260,10 @@ def _for_stdout(outcome: Outcome, format_name: str, word_timestamps: bool, is_al
 
     assert outcome.result is not None
     if is_alone:
-        text = format_result(outcome.result, format_name, word_timestamps=word_timestamps)
+        result = outcome.result
+        if format_name == "eaf":  # which names its recording
+            result = {**result, "path": as_text(str(outcome.path))}
+        text = format_result(result, format_name, word_timestamps=word_timestamps)
         return text.removesuffix("\n")
     if format_name == "txt":
         return f"{as_line(str(outcome.path))}\t{outcome.result['text']}"

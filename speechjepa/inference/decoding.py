@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from speechjepa.data.readers.text_files import read_text
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.search import BeamConfig, BeamSearch, Hypothesis, greedy_decode
 from speechjepa.text.ngram import read_arpa_words
@@ -31,7 +33,7 @@ class Choices:
     language_model: str | None = None
     """ARPA file to use instead of the bundle's."""
     hotwords: tuple[str, ...] = ()
-    """Words and phrases to prefer, as the model writes them."""
+    """Words and phrases to prefer; in capitals or not, as the model writes."""
     hotword_score: float = 6.0
     """Added for each time one of them is heard (nats)."""
     n_best: int = 1
@@ -70,13 +72,8 @@ def make_decoder(vocabulary: Vocabulary, search: Search | None, choices: Choices
     """
     if choices.decoder == "greedy":
         return lambda logits, lengths: greedy_decode(logits, lengths, vocabulary)
-    for word in choices.hotwords:
-        unknown = sorted({character for character in word if character not in vocabulary})
-        if unknown or not word.strip():
-            raise ConfigError(
-                f"the hotword {word!r} holds {', '.join(map(repr, unknown)) or 'nothing'}, which "
-                "this model cannot write"
-            )
+    hotwords = tuple(_as_written(word, vocabulary) for word in choices.hotwords)
+    choices = replace(choices, hotwords=hotwords)
     if choices.language_model is not None:
         search = _other_model(vocabulary, choices.language_model)
     chooses = bool(choices.hotwords) or choices.n_best > 1
@@ -97,6 +94,25 @@ def make_decoder(vocabulary: Vocabulary, search: Search | None, choices: Choices
         size = max(HOTWORD_BEAM, search.config.beam_size)
         search = search.with_config(replace(search.config, beam_size=size))
     return _chooser(search, choices)
+
+
+def _as_written(word: str, vocabulary: Vocabulary) -> str:
+    """Return a hotword as the model writes it: names are given with capitals, few models have them.
+
+    Raises:
+        ConfigError: It holds characters that the model cannot write.
+    """
+    composed = unicodedata.normalize("NFC", word)
+    spellings = (word, composed, composed.lower(), composed.upper())
+    missing = [[c for c in spelling if c not in vocabulary] for spelling in spellings]
+    for spelling, lacking in zip(spellings, missing, strict=True):
+        if spelling.strip() and not lacking:
+            return spelling
+    unknown = sorted(set(min(missing, key=len)))
+    raise ConfigError(
+        f"the hotword {word!r} holds {', '.join(map(repr, unknown)) or 'nothing'}, which this "
+        "model cannot write"
+    )
 
 
 @lru_cache(maxsize=2)
@@ -132,8 +148,12 @@ def heard(text: str, hotwords: Sequence[str]) -> int:
 
 
 def read_hotwords(text: str) -> tuple[str, ...]:
-    """Return the words of "a,b c", or of the lines of a file that is named so."""
+    """Return the words of "a,b c", or of the lines of a file that is named so.
+
+    Raises:
+        DataError: The file cannot be read, or is not UTF-8.
+    """
     path = Path(text)
     is_file = len(text) < 200 and path.suffix == ".txt" and path.is_file()
-    parts = path.read_text(encoding="utf-8").splitlines() if is_file else text.split(",")
+    parts = read_text(path).splitlines() if is_file else text.split(",")
     return tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))

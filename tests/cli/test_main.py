@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -47,6 +48,14 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         cli.main([command, "--help"])
     assert caught.value.code == 0
     assert f"speechjepa {command}" in capsys.readouterr().out
+
+
+def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = dict(re.findall(r"^  (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert list(listed) == list(cli.COMMANDS)
+    assert listed["info"].startswith("what a bundle holds")
 
 
 def test_python_m_is_the_same_command() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import speechjepa.inference.model
 from speechjepa.cli import transcribe
+from speechjepa.errors import ConfigError
 from tests.tone_model import ToneModel, synthesize, write
 
 
@@ -130,6 +131,16 @@ def test_usage_errors_exit_with_2(run, recording, flags):
     with pytest.raises(SystemExit) as stop:
         run(recording, *flags)
     assert stop.value.code == 2
+
+
+def test_standard_input_needs_stream(run):
+    with pytest.raises(ConfigError, match="give --stream"):
+        run("-")
+
+
+def test_an_elan_document_on_stdout_names_its_recording(run, recording, capsys):
+    assert run(str(recording), "-f", "eaf") == 0
+    assert f'RELATIVE_MEDIA_URL="./{recording.name}"' in capsys.readouterr().out
 
 
 def test_several_formats_need_a_folder(run, recording, capsys):

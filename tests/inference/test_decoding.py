@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from speechjepa.errors import ConfigError, ModelError
+from speechjepa.errors import ConfigError, DataError, ModelError
 from speechjepa.inference.decoding import Choices, heard, make_decoder, read_hotwords
 from speechjepa.inference.transcribe import transcribe
 from speechjepa.text.ngram import estimate_ngram
@@ -37,6 +37,11 @@ def test_a_hotword_is_recovered_that_was_lost_without(vocabulary):
     assert text_of(logits, vocabulary, hotwords=("cat",)).text == "the cat"
     assert text_of(logits, vocabulary, hotwords=("the cat",)).text == "the cat"
     assert text_of(logits, vocabulary, hotwords=("cat",), hotword_score=0.0).text == "the bat"
+
+
+def test_a_name_may_be_given_with_its_capital(vocabulary):
+    logits = _confuse(_logits("the cat", vocabulary), 4, "b", vocabulary)
+    assert text_of(logits, vocabulary, hotwords=("Cat",)).text == "the cat"
 
 
 def test_a_hotword_that_was_not_said_changes_nothing(vocabulary):
@@ -87,6 +92,9 @@ def test_hotwords_are_parted_by_commas_or_lines(tmp_path):
     (tmp_path / "w.txt").write_text("kó\n\nb c\n", encoding="utf-8")
     assert read_hotwords(str(tmp_path / "w.txt")) == ("kó", "b c")
     assert read_hotwords("") == ()
+    (tmp_path / "w.txt").write_bytes(b"k\xf3\n")
+    with pytest.raises(DataError, match=r"w\.txt:1: .*not UTF-8"):
+        read_hotwords(str(tmp_path / "w.txt"))
 
 
 def test_a_file_gives_alternatives(tmp_path):
