@@ -67,10 +67,12 @@ def read_pipe(pipe: Pipe, sample_rate: int) -> Iterator[Samples]:
         sample_rate: Of the result (Hz).
 
     Raises:
-        AudioError: It is another kind of file, or its header is damaged.
+        AudioError: It is empty, another kind of file, or its header is damaged.
     """
     start = _read_exactly(pipe, 12)
     layout, left = _RAW, None
+    if not start:
+        raise AudioError(_PIPE, "is empty.", "Look at what the program before the | said.")
     if start[:4] == b"RIFF" and start[8:] == b"WAVE":
         layout, left = _read_header(pipe)
         start = b""
@@ -80,6 +82,7 @@ def read_pipe(pipe: Pipe, sample_rate: int) -> Iterator[Samples]:
         for magic, name in _FOREIGN.items():
             if start.startswith(magic):
                 raise AudioError(_PIPE, f"is {name}, not raw samples or wav.", _ADVICE)
+        logger.info("standard input is taken as raw samples: 16 bits, mono, %d Hz", RAW_RATE)
     resample = None
     if layout.rate != sample_rate:
         resample = soxr.ResampleStream(layout.rate, sample_rate, 1, dtype="float32")

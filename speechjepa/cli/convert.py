@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +92,28 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         save_bundle(bundle, target)
-    if bundle.path is not None and (bundle.path / "decoder.json").exists():
-        print(f"the language model stays in {bundle.path}", file=sys.stderr)
+    _bring_along(bundle, target if args.to == "bundle" else None)
     print(target)
     return 0
+
+
+BESIDE = {
+    "lm.arpa": "the language model",
+    "decoder.json": "the settings of the beam search",
+    "language.safetensors": "what tells its languages apart",
+}
+"""Files of a bundle beside the model, which only this project reads."""
+
+
+def _bring_along(bundle: Bundle, target: Path | None) -> None:
+    """Copy what lies beside the model; say what stays behind where there is nowhere to copy to."""
+    for name, what in BESIDE.items():
+        if bundle.path is None or not (bundle.path / name).is_file():
+            continue
+        if target is None:
+            print(f"{what} stays behind: {bundle.path / name}", file=sys.stderr)
+        else:
+            shutil.copyfile(bundle.path / name, target / name)
 
 
 def _read(args: argparse.Namespace) -> Bundle:

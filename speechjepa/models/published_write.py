@@ -30,7 +30,7 @@ def write_published(bundle: Bundle, folder: str | Path) -> Path:
     if not isinstance(encoder, Wav2Vec2):
         raise ModelError(
             "`transformers` has no such architecture: only encoders of the type wav2vec2 can be "
-            "written for it"
+            "written for it. `speechjepa convert --to onnx` writes any"
         )
     if folder.exists() and any(folder.iterdir()):
         raise DataError("holds something already; name another folder", path=folder)

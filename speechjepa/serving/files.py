@@ -73,7 +73,8 @@ async def write_transcript(request: Request, format_name: str) -> Response:
     idle_seconds = service.config.idle_seconds
     body = await receive_body(request, max_bytes=MAX_BYTES, idle_seconds=idle_seconds)
     try:
-        given = Transcript.model_validate_json(body)
+        # In a thread: of the largest body this takes seconds, in which others would wait.
+        given = await asyncio.to_thread(Transcript.model_validate_json, body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

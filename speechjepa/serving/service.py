@@ -78,7 +78,10 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """Refuse a request for a model that is not the one served; no name means that one."""
         if name is not None and name != self.name:
-            message = f"there is no model {name[:100]!r} here; this server has {self.name!r}"
+            message = (
+                f"there is no model {name[:100]!r} here; this server has {self.name!r}, which "
+                "`speechjepa serve --name NAME` calls as programs expect"
+            )
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def close(self) -> None:

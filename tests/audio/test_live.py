@@ -48,7 +48,12 @@ def test_raw_samples_are_16_bits_at_16_khz(size):
     assert np.array_equal(samples, (expected / 32768).astype(np.float32))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00", b"\x00\x01\x00\x02"])
+def test_an_empty_pipe_is_an_error():
+    with pytest.raises(AudioError, match="standard input: is empty"):
+        heard(b"")
+
+
+@pytest.mark.parametrize("content", [b"\x00", b"\x00\x01\x00\x02"])
 def test_hardly_anything_is_no_error(content):
     assert len(heard(content)) == len(content) // 2
 

@@ -17,6 +17,21 @@ def test_there_and_back_again(tmp_path, capsys):
     assert theirs == ours
 
 
+def test_what_lies_beside_a_model_comes_along_or_is_said_to_stay(tmp_path, capsys):
+    folder = stored(published("wav2vec2-base"), tmp_path / "m")
+    assert main(["convert", str(folder), str(tmp_path / "ours")]) == 0
+    for name in ("lm.arpa", "language.safetensors"):
+        (tmp_path / "ours" / name).write_text(name)
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / "lm.arpa").read_text() == "lm.arpa"
+    assert (tmp_path / "copy" / "language.safetensors").exists()
+    assert "stays behind" not in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "hf"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"the language model stays behind: {tmp_path / 'ours' / 'lm.arpa'}" in said
+    assert not (tmp_path / "hf" / "lm.arpa").exists()
+
+
 def test_nothing_is_overwritten_and_what_is_missing_is_named(tmp_path, capsys):
     folder = stored(published("wav2vec2-base"), tmp_path / "m")
     assert main(["convert", str(folder), str(folder)]) == 2
