@@ -108,7 +108,8 @@ def _as_written(word: str, vocabulary: Vocabulary) -> str:
     for spelling, lacking in zip(spellings, missing, strict=True):
         if spelling.strip() and not lacking:
             return spelling
-    unknown = sorted(set(min(missing, key=lambda lacking: len(lacking))))
+    fewest = min(missing, key=len)
+    unknown = sorted(set(fewest))
     raise ConfigError(
         f"the hotword {word!r} holds {', '.join(map(repr, unknown)) or 'nothing'}, which this "
         "model cannot write"
