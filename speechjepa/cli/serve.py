@@ -38,6 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--port", type=int, default=8000, help="(8000; 0 = any that is free)")
     add("--name", help="what clients call the model (its folder's name); many say whisper-1")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (cuda if there)")
+    add(
+        "--compute_type",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        default="auto",
+        help="number format (auto: the fastest by trial, of models of 20 M parameters or more)",
+    )
     add("--language", metavar="CODE", help="of requests that name none; auto = as heard")
     add("--decoder", choices=("auto", "greedy", "beam"), default="auto", help="as of transcribe")
     add("--lm", metavar="FILE.arpa", help="another language model, for recordings")
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         name=args.name,
         device=args.device,
+        compute_type=args.compute_type,
         host=args.host,
         port=args.port,
         config=config,

@@ -6,17 +6,27 @@ import logging
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from speechjepa.errors import ConfigError
 from speechjepa.serving.settings import ServingConfig
 
 logger = logging.getLogger(__name__)
+STAGES = ("bundle", "finetune", "self_training", "/")
+"""Parts of a path that name no model."""
 _SHUTDOWN_SECONDS = 5
 """How long requests may go on after Ctrl-C."""
 
 
 def serve(
-    model: str, *, name: str | None, device: str, host: str, port: int, config: ServingConfig
+    model: str,
+    *,
+    name: str | None,
+    device: str,
+    compute_type: Literal["auto", "float32", "bfloat16", "int8"],
+    host: str,
+    port: int,
+    config: ServingConfig,
 ) -> None:
     """Serve a model until the process is told to end.
 
@@ -24,6 +34,7 @@ def serve(
         model: A fine-tuned bundle, or a run's folder.
         name: What clients call it; None = its folder's name.
         device: "cpu", "cuda", ...; "auto" = "cuda" if there.
+        compute_type: Number format; "auto" = the fastest by trial.
         host: Address to listen at; "0.0.0.0" is every one of this computer.
         port: 0 = any that is free.
         config: Limits and sizes.
@@ -49,11 +60,17 @@ def serve(
     names = loopback_names(host)
     if names:
         config = replace(config, allowed_hosts=(*names, *config.allowed_hosts))
-    loaded = load(model, device=default_device() if device == "auto" else device)
+    loaded = load(
+        model,
+        device=default_device() if device == "auto" else device,
+        compute_type=compute_type,
+    )
     app = create_app(loaded, name=name or model_name(model), config=config)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving %s at http://%s:%d", app.state.service.name, shown, _port(listener))
+    if loaded.computation is not None:
+        logger.info("%s", loaded.computation)
     if not names and not config.allowed_hosts:
         logger.info("whoever can reach this computer can use it; put a proxy in front of it")
     uvicorn.Server(
@@ -71,7 +88,7 @@ def serve(
 def model_name(model: str) -> str:
     """Return what a model is called by its path: `runs/quickstart` is quickstart."""
     path = Path(model).resolve()
-    parts = [part for part in path.parts if part not in ("bundle", "finetune", "/")]
+    parts = [part for part in path.parts if part not in STAGES]
     return parts[-1] if parts else "speechjepa"
 
 
