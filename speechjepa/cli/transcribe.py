@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `transcribe` command."""
     parser = subparsers.add_parser(
         "transcribe",
-        help="files and folders to text, subtitles or json",
+        help="files, folders and live audio to text, subtitles, ELAN or Praat",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )

@@ -17,9 +17,11 @@ PAGES = (
     "CHANGELOG.md",
     "docs/LOG.md",
     "docs/ONNX.md",
+    "docs/TRANSCRIBE.md",
 )
 COMMAND_PAGES = [
     ROOT / "README.md",
+    ROOT / "docs" / "TRANSCRIBE.md",
     *sorted((ROOT / "recipes").glob("*/README.md")),
 ]
 
