@@ -178,20 +178,26 @@ def open_stream(
             ones fewer errors.
         decoder: Best path, or beam search with the bundle's language model; auto = beam if there
             is one.
-        vad: What tells speech from the noise in long pauses, which is not listened to; auto = the
-            model's own.
+        vad: What tells speech from the noise in long pauses, which is not listened to: silero or
+            none; auto = the model's own.
         words: When words become final.
 
     Raises:
         ModelError: The model has no CTC head, does not know the language, or has no language model
             although beam search was asked for.
-        ConfigError: It was not trained with chunks of this length.
+        ConfigError: It was not trained with chunks of this length, or `vad` is for recordings only.
     """
     if decoder not in DECODERS:
         raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {decoder!r}.")
     if not 0.02 <= chunk_seconds <= 30:
         raise ConfigError(
             f"`chunk_seconds` must be between 0.02 and 30, but is {chunk_seconds} instead"
+        )
+    vad = model.vad if vad == "auto" else vad
+    if vad == "energy":  # by then what was said is gone
+        raise ConfigError(
+            "levels are judged ten seconds at a time, too late for a stream: `vad` must be silero "
+            "or none"
         )
     language = resolve_language(language, model.languages)
     search = None if decoder == "greedy" else model.beam_search
@@ -206,7 +212,6 @@ def open_stream(
         score_map=stored_map(model.calibration, use_lm=search is not None),
     )
     source = _source(model, stream_words, chunk_seconds, config)
-    vad = model.vad if vad == "auto" else vad
     gate = Gate(None if vad == "none" else make_detector(vad), model.sample_rate)
     return Stream(gate, source, stream_words, sample_rate=model.sample_rate, language=language)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from speechjepa.audio.voice import FRAME, make_detector
+from speechjepa.errors import ConfigError
 from speechjepa.inference.stream import open_stream
 from speechjepa.inference.stream_gate import AFTER_SECONDS, BEFORE_SECONDS, STEP, Gate
 from tests.tone_model import RATE, ToneModel, synthesize
@@ -87,9 +88,13 @@ def test_hours_of_silence_are_not_kept():
     assert len(gate._held) <= BEFORE_SECONDS * RATE + STEP
 
 
-@pytest.mark.parametrize("name", ["silero", "energy"])
-def test_noise_is_no_speech_to_the_real_detectors(name):
-    gate = Gate(make_detector(name), RATE)
+def test_a_stream_cannot_wait_for_levels():
+    with pytest.raises(ConfigError, match="too late for a stream"):
+        open_stream(ToneModel(), vad="energy")
+
+
+def test_noise_is_no_speech_to_the_real_detector():
+    gate = Gate(make_detector("silero"), RATE)
     heard, _ = passed(gate, noise(12), 1600)
     assert len(heard) == 0
 
