@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from speechjepa.cli.main import main
 from speechjepa.errors import DataError, ModelError
@@ -170,6 +171,16 @@ def test_a_damaged_voice_is_named(voice, tmp_path) -> None:
         load_voice(folder)
     (folder / "voice.json").write_text(json.dumps({"format_version": 1, "kind": "choir"}))
     with pytest.raises(ModelError, match="selection or vocoder, but is 'choir'"):
+        load_voice(folder)
+
+
+@pytest.mark.parametrize("name", ["units", "recordings"])
+def test_an_index_whose_parts_do_not_fit_is_refused(name, tmp_path) -> None:
+    folder = _selection().save(tmp_path)
+    path = folder / selection_voice.INDEX_FILE
+    parts = load_file(path)
+    save_file(parts | {name: parts[name][..., :-1].contiguous()}, path)
+    with pytest.raises(ModelError, match=f"`{name}` must be .*; make the voice again"):
         load_voice(folder)
 
 
