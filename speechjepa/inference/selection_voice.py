@@ -168,19 +168,9 @@ def load_recorded(folder: Path) -> RecordedUnits:
         )
     except (OSError, KeyError, SafetensorError, soundfile.SoundFileError) as error:
         raise ModelError(f"{folder}: the recordings cannot be read: {error}") from error
-    count = len(recorded.starts)
-    wanted = {
-        "units": (*recorded.units.shape[:1], count * recorded.per_step),
-        "recordings": (count,),
-        "edges": (count, 2, *recorded.edges.shape[2:]),
-    }
-    for name, shape in wanted.items():
-        found = getattr(recorded, name).shape
-        if found != shape or count == 0:
-            raise ModelError(
-                f"{folder / INDEX_FILE}: `{name}` must be {shape} for {count} steps, but is "
-                f"{found} instead; make the voice again"
-            )
+    steps = (len(recorded.starts), len(recorded.recordings), recorded.units.shape[-1])
+    if recorded.units.ndim != 2 or {n * recorded.per_step for n in steps[:2]} != {steps[2]}:
+        raise ModelError(f"{folder / INDEX_FILE}: its parts do not fit; make the voice again")
     end = recorded.starts[-1] + recorded.step_samples
     if len(audio) < end:
         raise ModelError(
