@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,8 +33,11 @@ from speechjepa.inference.align import align_words
 from speechjepa.inference.model import SpeechModel
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.inference.search import greedy_decode
-from speechjepa.inference.stream import streaming_chunks
+from speechjepa.inference.stream import look_ahead_frames, streaming_chunks
 from speechjepa.metrics.error_rate import error_rates
+from speechjepa.models.encoder_stream import EncoderStream
+from speechjepa.models.speech_encoder import SpeechEncoder
+from speechjepa.nn.transformer import Chunks
 from speechjepa.text.normalize import normalize_text
 from speechjepa.workflow.record import make_record, write_json
 
@@ -81,6 +84,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, type=Path, help="transcribed utterances")
     parser.add_argument("--offline", help="the same fine-tuned without `streaming`; it also aligns")
     parser.add_argument("--chunk_seconds", type=float, default=0.32)
+    parser.add_argument("--look_ahead_seconds", type=float, help="default: the stream's own")
     parser.add_argument("--most", type=int, default=60, help="utterances, evenly spaced")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="of computing")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -96,14 +100,19 @@ def main() -> int:
     greedy = _run(model, spoken, args, "greedy")
     fields = _figures(greedy, spoken)
     fields |= {"cer_offline": _offline_cer(model, spoken)}
-    if streaming_chunks(model, args.chunk_seconds) is not None:
-        fields |= {"cer_in_chunks": _chunked_cer(model, spoken, args.chunk_seconds)}
+    look_ahead = look_ahead_frames(model, args.look_ahead_seconds)
+    chunks = streaming_chunks(model, args.chunk_seconds)
+    in_chunks = [] if chunks is None else _in_chunks(model, spoken, chunks, look_ahead)
+    if in_chunks:
+        fields |= {"cer_in_chunks": _cer(model, spoken, in_chunks)}
     if offline is not None:
         fields |= {"cer_offline_alone": _offline_cer(offline, spoken)}
     if model.beam_search is not None:
         with_lm = _figures(_run(model, spoken, args, "beam"), spoken)
         fields |= {f"{name}_lm": value for name, value in with_lm.items()}
         fields |= {"cer_offline_lm": _offline_cer(model, spoken, beam=True)}
+        if in_chunks:
+            fields |= {"cer_in_chunks_lm": _cer(model, spoken, in_chunks, beam=True)}
     seconds = len(spoken.samples) / model.sample_rate
     record = make_record(
         what="live transcription: from the end of a word to the word printed as final",
@@ -114,6 +123,7 @@ def main() -> int:
         **fields,
         clock=args.clock,
         chunk_seconds=args.chunk_seconds,
+        look_ahead_seconds=round(look_ahead * model.hop / model.sample_rate, 3),
         audio_seconds=round(seconds, 1),
         utterances=len(utterances),
         parameters=model.info()["parameters"],
@@ -160,7 +170,11 @@ def _run(model: SpeechModel, spoken: Spoken, args: argparse.Namespace, decoder: 
     """Feed the recording block by block, and note when each word was there."""
     measured = Measured()
     block = round(BLOCK_SECONDS * model.sample_rate)
-    stream = model.stream(chunk_seconds=args.chunk_seconds, decoder=decoder)
+    stream = model.stream(
+        chunk_seconds=args.chunk_seconds,
+        look_ahead_seconds=args.look_ahead_seconds,
+        decoder=decoder,
+    )
     clock = perf_counter if args.clock == "wall" else process_time
     final: list[tuple[dict[str, Any], float]] = []
     partial: list[tuple[dict[str, Any], float]] = []
@@ -240,27 +254,37 @@ def _pieces(spoken: Spoken, rate: int) -> list[np.ndarray]:
 
 def _offline_cer(model: SpeechModel, spoken: Spoken, *, beam: bool = False) -> float:
     """Return the CER of hearing each utterance as a whole."""
-    hypotheses = []
-    for samples in _pieces(spoken, model.sample_rate):
-        logits = _logits(model, samples)[None]
-        lengths = torch.tensor([logits.shape[1]])
-        if beam and model.beam_search is not None:
-            hypotheses.append(model.beam_search.decode(logits, lengths)[0].text)
-        else:
-            hypotheses.append(greedy_decode(logits, lengths, model.vocabulary)[0].text)
-    return error_rates(spoken.references, hypotheses).cer
+    logits = [_logits(model, samples) for samples in _pieces(spoken, model.sample_rate)]
+    return _cer(model, spoken, logits, beam=beam)
 
 
 @torch.inference_mode()
-def _chunked_cer(model: SpeechModel, spoken: Spoken, chunk_seconds: float) -> float:
-    """Return the CER of each utterance on its own, as a stream that begins with it hears it."""
-    chunks, ctc = streaming_chunks(model, chunk_seconds), model.bundle.ctc
-    assert chunks is not None and ctc is not None
-    hypotheses = []
+def _in_chunks(
+    model: SpeechModel, spoken: Spoken, chunks: Chunks, look_ahead: int
+) -> list[torch.Tensor]:
+    """Return the logits (T, V) of each utterance on its own, as a stream that begins with it."""
+    ctc = model.bundle.ctc
+    assert ctc is not None
+    logits = []
     for samples in _pieces(spoken, model.sample_rate):
-        waveform = torch.from_numpy(samples)[None]
-        logits, lengths = ctc.in_chunks(waveform, torch.tensor([len(samples)]), chunks)
-        hypotheses.append(greedy_decode(logits, lengths, model.vocabulary)[0].text)
+        stream = EncoderStream(cast(SpeechEncoder, ctc.encoder), chunks, look_ahead)
+        heard = [*stream.push(torch.from_numpy(samples)), *stream.finish()]
+        features = torch.cat([chunk.features for chunk in heard], 1)
+        logits.append(ctc.head_logits(features)[0])
+    return logits
+
+
+def _cer(
+    model: SpeechModel, spoken: Spoken, logits: Sequence[torch.Tensor], *, beam: bool = False
+) -> float:
+    """Return the CER of each utterance's logits (T, V), read as a whole."""
+    hypotheses = []
+    for each in logits:
+        lengths = torch.tensor([len(each)])
+        if beam and model.beam_search is not None:
+            hypotheses.append(model.beam_search.decode(each[None], lengths)[0].text)
+        else:
+            hypotheses.append(greedy_decode(each[None], lengths, model.vocabulary)[0].text)
     return error_rates(spoken.references, hypotheses).cer
 
 

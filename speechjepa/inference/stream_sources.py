@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechjepa.inference.stitch import encode_batch, frames_per_hop
-from speechjepa.models.encoder_stream import EncoderStream
+from speechjepa.models.encoder_stream import Encoded, EncoderStream
 from speechjepa.nn.transformer import Chunks
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Piece(NamedTuple):
     """(T', V) of the frames after them, as they seem now."""
     samples: int
     """Samples of the stream that were needed for them."""
+    nearly_sure: bool = False
+    """The tentative frames are nearly what they will be: words before them may go by them."""
 
 
 class LogitSource(Protocol):
@@ -47,19 +49,22 @@ class LogitSource(Protocol):
 
 
 class ChunkSource:
-    """Logits of an encoder that streams: each frame is encoded once.
+    """Logits of an encoder that streams, chunk by chunk.
 
     Args:
         model: With an encoder that learned to stream.
         ctc: Its encoder and head.
         chunks: Frames per chunk and past chunks.
+        look_ahead: Frames after a chunk that it sees, and that are encoded again with the next.
     """
 
-    def __init__(self, model: SpeechModel, ctc: CtcModel, chunks: Chunks) -> None:
+    def __init__(
+        self, model: SpeechModel, ctc: CtcModel, chunks: Chunks, look_ahead: int = 0
+    ) -> None:
         self._ctc = ctc
-        self._stream = EncoderStream(ctc.encoder, chunks)  # type: ignore[arg-type]
+        self._stream = EncoderStream(ctc.encoder, chunks, look_ahead)  # type: ignore[arg-type]
         self._chunk_samples = chunks.frames * model.hop
-        self._look_ahead = model.encoder.feature_encoder.look_ahead
+        self._look_ahead = look_ahead * model.hop + model.encoder.feature_encoder.look_ahead
         self._num_chunks = self._num_samples = 0  # since the last pause
         self._hop = model.hop
         self._before = 0  # samples of the frames before it
@@ -69,11 +74,10 @@ class ChunkSource:
     def push(self, samples: Tensor) -> Iterator[Piece]:
         """Take the next samples (S,) and yield a piece per chunk."""
         self._num_samples += len(samples)
-        for features in self._stream.push(samples):
+        for encoded in self._stream.push(samples):
             self._num_chunks += 1
             needed = self._num_chunks * self._chunk_samples + self._look_ahead
-            logits = self._ctc.head_logits(features)[0].cpu()
-            yield Piece(logits, self._none, self._before + needed)
+            yield self._piece(encoded, self._before + needed)
 
     @property
     def covered(self) -> int:
@@ -83,15 +87,21 @@ class ChunkSource:
     @torch.inference_mode()
     def pause(self) -> Iterator[Piece]:
         """Yield what is left, and begin again."""
-        for features in self._stream.pause():
-            logits = self._ctc.head_logits(features)[0].cpu()
-            yield Piece(logits, self._none, self._before + self._num_samples)
+        for encoded in self._stream.pause():
+            yield self._piece(encoded, self._before + self._num_samples)
         self._before += self._num_samples // self._hop * self._hop
         self._num_chunks = self._num_samples = 0
 
     def finish(self) -> Iterator[Piece]:
         """Yield the rest."""
         yield from self.pause()
+
+    def _piece(self, encoded: Encoded, samples: int) -> Piece:
+        logits, tentative = (
+            self._ctc.head_logits(features)[0].cpu() if features.shape[1] else self._none
+            for features in encoded
+        )
+        return Piece(logits, tentative, samples, nearly_sure=len(tentative) > 0)
 
 
 class WindowSource:

@@ -52,6 +52,11 @@ class _Guess:
     num_final: int
     """Finished words, from the first on, that do not depend on what comes."""
 
+    @property
+    def rest(self) -> list[str]:
+        """The words after those."""
+        return self.words[self.num_final :]
+
 
 class StreamWords:
     """Turn consecutive logits into words.
@@ -112,12 +117,21 @@ class StreamWords:
         best = logits.argmax(dim=-1)
         return (best == blank) | (best == boundary)
 
-    def push(self, logits: Tensor, tentative: Tensor, *, last: bool = False) -> list[Found]:
+    def push(
+        self,
+        logits: Tensor,
+        tentative: Tensor,
+        *,
+        nearly_sure: bool = False,
+        last: bool = False,
+    ) -> list[Found]:
         """Take the next frames and return what they make final, one entry per pause, and the guess.
 
         Args:
             logits: (T, V) that no longer change.
-            tentative: (T', V) of the frames after them, which may; for the guess only.
+            tentative: (T', V) of the frames after them, which may; for the guess.
+            nearly_sure: They hardly will: they also say which reading of the frames before them is
+                the better one, and that a pause follows.
             last: Nothing follows: everything becomes final.
         """
         found = []
@@ -125,17 +139,20 @@ class StreamWords:
         for frame, silent in enumerate(self.silent_frames(logits).tolist(), start=1):
             self._silence = self._silence + 1 if silent else 0
             self._has_speech |= not silent
-            if self._silence >= self._pause and (self._has_speech or self._spoke):
+            if self._silence >= self._pause:
                 self._logits = torch.cat([self._logits, logits[start:frame]])
                 start = frame
-                found.append(Found(self._finalize(), [], endpoint=True))
-                self._spoke = False
+                found += self.pause()
         self._logits = torch.cat([self._logits, logits[start:]])
+        context = tentative if nearly_sure else tentative[:0]
+        silent = self.silent_frames(context).tolist()
+        if self._silence + [*silent, False].index(False) >= self._pause:
+            found += self.pause()
         if not self._has_speech:
             self._drop(len(self._logits) - self._margin)
         if last:
             return [*found, Found(self._finalize(), [], endpoint=True)]
-        return [*found, self._read(tentative)]
+        return [*found, self._read(tentative, context)]
 
     def pause(self) -> list[Found]:
         """Return what is made final by silence that is not even heard."""
@@ -159,12 +176,12 @@ class StreamWords:
         self._has_speech = False
         return final
 
-    def _read(self, tentative: Tensor) -> Found:
+    def _read(self, tentative: Tensor, context: Tensor) -> Found:
         """Make final what can be, and guess the rest."""
         if not self._has_speech and not bool((~self.silent_frames(tentative)).any()):
             return Found([], [], endpoint=False)
-        guess = self._guess(self._logits)
-        words, end = guess.words[: guess.num_final], 0
+        guess = self._guess(torch.cat([self._logits, context]), settled=len(self._logits))
+        words, rest, end = guess.words[: guess.num_final], guess.rest, 0
         if words:
             end = guess.ends[guess.num_final - 1]
         elif len(self._logits) > self._max:
@@ -175,10 +192,10 @@ class StreamWords:
             self._remember(words)
             self._drop(end)
             self._has_speech = not bool(self.silent_frames(self._logits).all())
-        rest = torch.cat([self._logits, tentative])
-        if end or len(tentative):
-            guess = self._guess(rest)
-        return Found(final, self._place(guess.words, rest), endpoint=False)
+        remaining = torch.cat([self._logits, tentative])
+        if len(context) == 0 and (end or len(tentative)) or (end and not guess.num_final):
+            rest = self._guess(remaining).words
+        return Found(final, self._place(rest, remaining), endpoint=False)
 
     def _longest_pause(self) -> int:
         """Return the middle of the last of the longest pauses; the end where there is no pause."""
@@ -189,14 +206,22 @@ class StreamWords:
                 best, end = run, frame + 1 - run // 2
         return end
 
-    def _guess(self, logits: Tensor, *, ends: bool = False) -> _Guess:
-        """Decode frames (T, V); `ends`: nothing belongs to their last word any more."""
+    def _guess(self, logits: Tensor, *, ends: bool = False, settled: int | None = None) -> _Guess:
+        """Decode frames (T, V).
+
+        Args:
+            logits: Of the frames after the last final word.
+            ends: Nothing belongs to their last word any more.
+            settled: The first so many no longer change: a word that is final ends in them. What
+                follows says which reading is the better one all the same. None = all.
+        """
+        settled = len(logits) if settled is None else settled
         if not len(logits):
             return _Guess([], [], 0)
         if self._search is None:
             hypothesis = greedy_decode(logits[None], torch.tensor([len(logits)]), self._vocabulary)
             words, bounds = self._words(hypothesis[0])
-            return _Guess(words, bounds, len(bounds))
+            return _Guess(words, bounds, sum(bound < settled for bound in bounds))
         prefix = self._forced(logits)
         skip = len(prefix)
         candidates = self._search.candidates(torch.cat([prefix, logits]))
@@ -206,6 +231,8 @@ class StreamWords:
             return _Guess(words, bounds, len(bounds))
         agreed = 0
         for index, (word, bound) in enumerate(zip(words, bounds, strict=False)):
+            if bound >= settled:
+                break
             agrees = all(w[index : index + 1] == [word] and len(b) > index for w, b in readings)
             if not agrees and len(logits) - bound < self._settle:
                 break

@@ -12,7 +12,7 @@ from torch import Tensor
 from speechjepa.errors import ModelError
 from speechjepa.inference.stream import streaming_chunks
 from speechjepa.inference.translator import SpeechTranslator
-from speechjepa.models.encoder_stream import EncoderStream
+from speechjepa.models.encoder_stream import Encoded, EncoderStream
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.models.speech_to_units import CtcTranslator
 
@@ -96,10 +96,10 @@ class TranslationStream:
         return self._say(self._encoder.finish(), last=True)
 
     @torch.inference_mode()
-    def _say(self, chunks: list[Tensor], *, last: bool = False) -> Said:
+    def _say(self, chunks: list[Encoded], *, last: bool = False) -> Said:
         units: list[int] = []
-        for features in chunks:
-            logits = self._head.step(features, self._states, self._most)
+        for encoded in chunks:
+            logits = self._head.step(encoded.features, self._states, self._most)
             for token in logits[0].argmax(dim=-1).tolist():
                 if token not in (0, self._previous):
                     units.append(token - 1)

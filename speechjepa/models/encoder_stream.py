@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,15 @@ from speechjepa.nn.feature_stream import FeatureStream
 from speechjepa.nn.transformer import Chunks
 
 
+class Encoded(NamedTuple):
+    """A chunk of a stream."""
+
+    features: Tensor
+    """(1, T, D) that no longer change."""
+    ahead: Tensor
+    """(1, T', D) of the frames that it looked ahead to, as they seem now."""
+
+
 class EncoderStream:
     """Encode one stream; together its outputs equal `SpeechEncoder.encode_in_chunks` of the whole.
 
@@ -18,15 +29,20 @@ class EncoderStream:
     overlap, the running statistics, and each block's keys and values of the chunks that may still
     be attended to. A chunk is encoded once the front end's look-ahead beyond it was heard.
 
+    With a look-ahead a chunk is encoded together with the first frames of the next one, and those
+    once more there: fewer errors for more delay and work, without any training for it. The outputs
+    are no longer those of `encode_in_chunks`; the state is that of the chunks alone.
+
     Args:
         encoder: In evaluation mode.
         chunks: Frames per chunk and past chunks.
+        look_ahead: Frames after a chunk that it sees.
 
     Raises:
         ModelError: The encoder normalises over utterances and was not trained to stream.
     """
 
-    def __init__(self, encoder: SpeechEncoder, chunks: Chunks) -> None:
+    def __init__(self, encoder: SpeechEncoder, chunks: Chunks, look_ahead: int = 0) -> None:
         log_mel = encoder.feature_encoder.log_mel
         if log_mel.normalization != "global" and log_mel.running is None:
             raise ModelError(
@@ -34,6 +50,7 @@ class EncoderStream:
             )
         self.encoder = encoder
         self.chunks = chunks
+        self.look_ahead = look_ahead
         self._most = None if chunks.left is None else chunks.frames * chunks.left
         self._begin(None)
 
@@ -49,33 +66,34 @@ class EncoderStream:
     @property
     def _needed(self) -> int:
         """Samples of the stream up to which the next chunk needs to be heard."""
-        end = (self._num_encoded + self.chunks.frames) * self.encoder.hop
+        frames = self._num_encoded + self.chunks.frames + self.look_ahead
+        end = frames * self.encoder.hop
         return end + self.encoder.feature_encoder.look_ahead
 
     @torch.no_grad()
-    def push(self, samples: Tensor) -> list[Tensor]:
-        """Take the next samples (S,) and return the chunks (1, T, D) that they complete."""
+    def push(self, samples: Tensor) -> list[Encoded]:
+        """Take the next samples (S,) and return the chunks that they complete."""
         self._waiting.append(samples.reshape(-1))
         self._num_samples += len(samples)
         if self._num_samples < self._needed:
             return []
         self._take(last=False)
         done = []
-        while self._features.shape[1] >= self.chunks.frames:
+        while self._features.shape[1] >= self.chunks.frames + self.look_ahead:
             done.append(self._step(self.chunks.frames))
         return done
 
     @torch.no_grad()
-    def finish(self) -> list[Tensor]:
-        """Return the chunks (1, T, D) that are left, the last one as long as it is."""
+    def finish(self) -> list[Encoded]:
+        """Return the chunks that are left, the last one as long as it is."""
         self._take(last=True)
         done = []
         while self._features.shape[1]:
             done.append(self._step(min(self.chunks.frames, self._features.shape[1])))
         return done
 
-    def pause(self) -> list[Tensor]:
-        """Return the chunks (1, T, D) that are left, and begin again as after a long pause.
+    def pause(self) -> list[Encoded]:
+        """Return the chunks that are left, and begin again as after a long pause.
 
         What follows attends to nothing before the pause; its statistics start from those before.
         """
@@ -92,9 +110,12 @@ class EncoderStream:
         new = self._front_end.push(heard.to(self._features), last=last)
         self._features = torch.cat([self._features, new], 1)
 
-    def _step(self, frames: int) -> Tensor:
-        x, self._features = self._features[:, :frames], self._features[:, frames:].clone()
+    def _step(self, frames: int) -> Encoded:
+        x = self._features[:, : frames + self.look_ahead]
+        ahead = x.shape[1] - frames  # less at the end of the stream
+        self._features = self._features[:, frames:].clone()
         self._num_encoded += frames
         for block, state in zip(self.encoder.blocks, self._blocks, strict=True):
-            x = block.step(x, state, self._most)  # type: ignore[operator]
-        return self.encoder.norm(x)
+            x = block.step(x, state, self._most, ahead)  # type: ignore[operator]
+        x = self.encoder.norm(x)
+        return Encoded(x[:, :frames], x[:, frames:])

@@ -119,8 +119,11 @@ class Attention(nn.Module):
         )
         return self.output(x.transpose(1, 2).reshape(batch, frames, width))
 
-    def step(self, x: Tensor, state: BlockState, most: int | None) -> Tensor:
-        """Attend from the next chunk x (1, T, D) to itself and the past; remember `most` frames."""
+    def step(self, x: Tensor, state: BlockState, most: int | None, ahead: int = 0) -> Tensor:
+        """Attend from the next chunk x (1, T, D) to itself and the past; remember `most` frames.
+
+        The last `ahead` of its frames are not remembered.
+        """
         _, frames, width = x.shape
         heads = self.query_key_value(x).view(1, frames, 3, self.num_heads, -1)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (1, H, T, width / H) each
@@ -133,8 +136,9 @@ class Attention(nn.Module):
             None,
             0.0,
         )
-        first = 0 if most is None else max(0, key.shape[2] - most)
-        state.keys, state.values = key[:, :, first:].clone(), value[:, :, first:].clone()
+        end = key.shape[2] - ahead
+        first = 0 if most is None else max(0, end - most)
+        state.keys, state.values = key[:, :, first:end].clone(), value[:, :, first:end].clone()
         return self.output(attended.transpose(1, 2).reshape(1, frames, width))
 
 
@@ -176,11 +180,12 @@ class ConvolutionModule(nn.Module):
         x = self._convolve(functional.pad(windows, (0, 0, 0, after)))  # (B * N, chunk, D)
         return x.reshape(batch, -1, width)[:, :frames]
 
-    def step(self, x: Tensor, state: BlockState) -> Tensor:
-        """Convolve the next chunk x (1, T, D) of a stream."""
+    def step(self, x: Tensor, state: BlockState, ahead: int = 0) -> Tensor:
+        """Convolve the next chunk x (1, T, D) of a stream; its last `ahead` come again."""
         before, after = self.padding
         window = torch.cat([state.frames, x], 1)
-        state.frames = window[:, window.shape[1] - before :].clone()
+        end = window.shape[1] - ahead
+        state.frames = window[:, end - before : end].clone()
         return self._convolve(functional.pad(window, (0, 0, 0, after)))
 
     def _convolve(self, padded: Tensor) -> Tensor:
@@ -244,14 +249,16 @@ class Block(nn.Module):
         frames = weight.new_zeros(1, self.convolution.padding[0], width)
         return BlockState(keys=nothing, values=nothing, frames=frames)
 
-    def step(self, x: Tensor, state: BlockState, most: int | None) -> Tensor:
+    def step(self, x: Tensor, state: BlockState, most: int | None, ahead: int = 0) -> Tensor:
         """Return the output of the next chunk x (1, T, D) of a stream; `state` goes on with it.
 
         Args:
-            x: All the frames of the chunk.
+            x: All the frames of the chunk, and those that it looks ahead to.
             state: From `start_stream`, and changed in place.
             most: Frames that later chunks may attend to; None = all.
+            ahead: Frames at the end of x that the chunk only looks at: the next one begins with
+                them, so `state` does not hold them.
         """
-        x = x + self.attention.step(self.attention_norm(x), state, most)
-        x = x + self.convolution.step(self.convolution_norm(x), state)
+        x = x + self.attention.step(self.attention_norm(x), state, most, ahead)
+        x = x + self.convolution.step(self.convolution_norm(x), state, ahead)
         return x + self.ffn_out(functional.gelu(self.ffn_in(self.ffn_norm(x))))

@@ -54,6 +54,11 @@ def test_a_pipe_gives_a_line_per_pause(run, capsys):
     assert capsys.readouterr().out == "abc de\nfgh\n"
 
 
+def test_how_far_to_look_ahead_reaches_the_stream(run):
+    with pytest.raises(ConfigError, match="fine-tuned with `streaming`"):
+        run("--stream", "-", "--look_ahead_seconds", "0.16", stdin=raw(TEXT))
+
+
 def test_a_file_may_be_streamed(run, capsys, tmp_path):
     recording = write(tmp_path / "a.wav", synthesize(TEXT))
     assert run("--stream", recording) == 0

@@ -113,30 +113,46 @@ def test_a_stream_is_the_best_path_of_the_whole_under_the_same_chunks(small, siz
     )
     logits = small.bundle.ctc.head_logits(output.features)
     path = logits[0].argmax(dim=-1).tolist()
-    heard = fed(small.stream(vad="none"), waveform, size)
+    heard = fed(small.stream(vad="none", look_ahead_seconds=0.0), waveform, size)
     text = small.vocabulary.decode_ctc(path)
     assert "".join(words(heard)) == text.replace(" ", "") != ""
 
 
-def test_nothing_is_encoded_twice(small, monkeypatch):
+def test_nothing_is_encoded_twice_without_a_look_ahead(small, monkeypatch):
     frames = []
     step = EncoderStream._step
     monkeypatch.setattr(
         EncoderStream, "_step", lambda self, n: (frames.append(n), step(self, n))[1]
     )
-    fed(small.stream(vad="none"), noise(4.0), 3333)
+    fed(small.stream(vad="none", look_ahead_seconds=0.0), noise(4.0), 3333)
     assert sum(frames) == 100  # 25 a second
     assert set(frames) == {8, 4}
 
 
-def test_final_words_do_not_depend_on_how_the_samples_are_cut(small):
+@pytest.mark.parametrize("ahead", [0.0, 0.08, 0.4])
+def test_final_words_do_not_depend_on_how_the_samples_are_cut(small, ahead):
     waveform = noise(5.0)
-    one = [w for h in fed(small.stream(vad="none"), waveform, 10**6) for w in h.final]
-    other = [w for h in fed(small.stream(vad="none"), waveform, 499) for w in h.final]
+    one, other = (
+        [
+            w
+            for h in fed(small.stream(vad="none", look_ahead_seconds=ahead), waveform, size)
+            for w in h.final
+        ]
+        for size in (10**6, 499)
+    )
     assert [w["word"] for w in one] == [w["word"] for w in other]
     for ours, theirs in zip(one, other, strict=True):
         assert ours["start"] == theirs["start"] and ours["end"] == theirs["end"]
         assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
+
+
+def test_words_come_as_much_later_as_a_chunk_looks_ahead(small):
+    waveform = noise(4.0)
+    hop, front_end = small.hop, small.encoder.feature_encoder.look_ahead
+    for seconds, frames in ((0.0, 0), (0.16, 4), (None, 4)):
+        heard = small.stream(vad="none", look_ahead_seconds=seconds).feed(waveform)
+        assert heard[0].seconds == pytest.approx(((8 + frames) * hop + front_end) / RATE)
+        assert heard[1].seconds - heard[0].seconds == pytest.approx(0.32)
 
 
 def test_what_a_stream_keeps_does_not_grow(small):
@@ -173,6 +189,10 @@ def test_bad_samples_and_settings_are_refused_with_what_is_wrong(small):
         stream.feed(np.zeros(3, np.float32))
     with pytest.raises(ConfigError, match="between 0.16 and 1.28"):
         small.stream(chunk_seconds=3.0)
+    with pytest.raises(ConfigError, match="between 0 and 1, but is 2.0"):
+        small.stream(look_ahead_seconds=2.0)
+    with pytest.raises(ConfigError, match="fine-tuned with `streaming`"):
+        open_stream(ToneModel(), look_ahead_seconds=0.16)
     with pytest.raises(ModelError, match="does not transcribe 'swh'"):
         small.stream("swh")
     with pytest.raises(ModelError, match="no language model"):

@@ -112,6 +112,46 @@ def test_tentative_frames_are_guessed_and_forgotten():
     assert final(words.push(logits[12:], logits[:0], last=True)) == ["cat", "sat"]
 
 
+def test_a_word_that_ends_in_tentative_frames_is_not_final_yet(character_search):
+    logits = logits_of("the cat ")
+    for search in (None, character_search):
+        words = opened(search, settle_seconds=0.0)
+        # The boundary after "cat" is frame 22.
+        (found,) = words.push(logits[:22], logits[22:], nearly_sure=True)
+        assert [word["word"] for word in found.final] == ["the"]
+        assert [word["word"] for word in found.partial] == ["cat"]
+        assert final(words.push(logits[22:23], logits[23:], nearly_sure=True)) == ["cat"]
+
+
+def test_tentative_frames_let_a_word_settle_where_they_are_nearly_sure(character_search):
+    # The beam holds "cat" and "mat"; the boundary after them is frame 22.
+    logits = torch.cat([confuse(logits_of("the mat "), 4, "c", by=0.0), logits_of("on the log")])
+    settled = []
+    for ahead, sure in ((0, False), (6, False), (6, True)):
+        words = opened(character_search, settle_seconds=0.1)
+        for frame in range(len(logits)):
+            tentative = logits[frame + 1 : frame + 1 + ahead]
+            found = words.push(logits[frame : frame + 1], tentative, nearly_sure=sure)
+            if any(len(f.final) and f.final[-1]["word"] in ("mat", "cat") for f in found):
+                settled.append(frame)
+                break
+    assert settled[0] == settled[1] > settled[2] == 22
+
+
+def test_a_pause_may_reach_into_tentative_frames_and_is_one_pause():
+    words, silence = opened(pause_seconds=0.4), logits_of("_" * 40)  # 0.4 s are 20 frames
+    speech = torch.cat([logits_of("the"), silence[:11]])  # the last frame of "e" is silent too
+    assert not any(f.endpoint for f in words.push(speech, silence[:7], nearly_sure=True))
+    assert not any(f.endpoint for f in words.push(silence[:0], silence[:20]))
+    found = words.push(silence[:0], silence[:8], nearly_sure=True)
+    assert [f.endpoint for f in found] == [True, False] and final(found) == ["the"]
+    rest = [f for part in silence.split(5) for f in words.push(part, silence[:8], nearly_sure=True)]
+    assert final(rest) == [] and not any(f.endpoint for f in rest)
+    ahead = torch.cat([silence[:17], logits_of("a")])
+    again = words.push(logits_of("cat"), ahead, nearly_sure=True)
+    assert not any(f.endpoint for f in again)
+
+
 def test_a_language_model_decides_between_what_sounds_alike(character_search):
     logits = confuse(logits_of("the dog sat"), 4, "l")  # "the log sat", a little rather
     assert final(pushed(opened(), logits)) == ["the", "log", "sat"]

@@ -37,15 +37,20 @@ def speech(samples: int) -> torch.Tensor:
     return noise * torch.exp(3 * torch.sin(torch.arange(samples) / 4000) - 4)
 
 
-def streamed(network, waveform, sizes, chunks=CHUNKS) -> torch.Tensor:
-    stream = EncoderStream(network, chunks)
+def streamed(network, waveform, sizes, chunks=CHUNKS, look_ahead=0) -> torch.Tensor:
+    stream = EncoderStream(network, chunks, look_ahead)
     done, start = [], 0
     while start < len(waveform):
         size = sizes[len(done) % len(sizes)] if len(sizes) > 1 else sizes[0]
         done.append(stream.push(waveform[start : start + size]))
         start += size
-    parts = [chunk for pushed in done for chunk in pushed] + stream.finish()
+    parts = [chunk.features for pushed in done for chunk in pushed]
+    parts += [chunk.features for chunk in stream.finish()]
     return torch.cat(parts, 1)[0] if parts else torch.zeros(0, network.width)
+
+
+def joined(chunks) -> torch.Tensor:
+    return torch.cat([chunk.features for chunk in chunks], 1)[0]
 
 
 def at_once(network, waveform, chunks=CHUNKS) -> torch.Tensor:
@@ -88,6 +93,54 @@ def test_streams_that_end_anywhere_have_the_frames_of_the_whole(rate, samples):
     assert torch.allclose(heard, whole, atol=1e-4)
 
 
+@pytest.mark.parametrize("look_ahead", [1, 3, 9, 1000])
+def test_a_chunk_sees_what_it_looks_ahead_to_and_the_next_one_begins_afresh(look_ahead):
+    # Chunks that remember nothing: each is what it is as the beginning of a short recording.
+    network, waveform = encoder(replace(SMALL, frame_rate=25, kernel_size=1)), speech(20000)
+    features, _ = network.extract_features(
+        waveform[None], torch.tensor([len(waveform)]), streaming=True
+    )
+    expected = []
+    for start in range(0, 31, 4):
+        block = features[:, start : start + 4 + look_ahead]
+        output = network.contextualize(
+            block, torch.tensor([block.shape[1]]), chunks=Chunks(4 + look_ahead, None)
+        )
+        expected.append(output.features[0, :4])
+    heard = streamed(network, waveform, [999], Chunks(4, 0), look_ahead)
+    assert heard.shape == (31, network.width)
+    assert torch.allclose(heard, torch.cat(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("look_ahead", [1, 4, 7])
+def test_what_was_looked_ahead_to_leaves_nothing_in_the_state(look_ahead):
+    # What comes after a chunk changes its output, but not what the blocks remember of their input:
+    # the first block's state is that of a stream without a look-ahead.
+    network, waveform = encoder(replace(SMALL, frame_rate=25)), speech(30000)
+    ahead, plain = EncoderStream(network, CHUNKS, look_ahead), EncoderStream(network, CHUNKS)
+    chunks = ahead.push(waveform)
+    others = plain.push(waveform)[: len(chunks)]
+    plain = EncoderStream(network, CHUNKS)
+    plain.push(waveform[: len(chunks) * 4 * 640 + 600])
+    state, other = ahead._blocks[0], plain._blocks[0]
+    assert torch.allclose(state.keys, other.keys, atol=1e-4)
+    assert torch.allclose(state.values, other.values, atol=1e-4)
+    assert state.frames.shape == other.frames.shape
+    assert state.keys.shape[2] == 8
+    assert (joined(chunks) - joined(others)).abs().max() > 1e-2
+    assert all(chunk.ahead.shape[1] == look_ahead for chunk in chunks)
+
+
+@pytest.mark.parametrize("sizes", [[10**9], [1, 7, 1601, 333, 12000, 160]], ids=["whole", "odd"])
+@pytest.mark.parametrize("samples", [1279, 2560, 5240, 40123])
+def test_looking_ahead_gives_the_same_however_the_stream_is_cut(sizes, samples):
+    network, waveform = encoder(replace(SMALL, frame_rate=25)), speech(samples)
+    even = streamed(network, waveform, [5120], look_ahead=3)
+    odd = streamed(network, waveform, sizes, look_ahead=3)
+    assert even.shape == odd.shape == (samples // 640, network.width)
+    assert torch.allclose(even, odd, atol=1e-4)
+
+
 def test_all_of_the_past_may_stay_visible():
     network, waveform = encoder(), speech(20000)
     chunks = Chunks(5, None)
@@ -101,7 +154,7 @@ def test_a_chunk_comes_as_soon_as_the_look_ahead_beyond_it_was_heard():
     stream = EncoderStream(network, CHUNKS)
     needed = 4 * 640 + 600
     assert stream.push(speech(needed - 1)) == []
-    assert [chunk.shape[1] for chunk in stream.push(torch.zeros(1))] == [4]
+    assert [chunk.features.shape[1] for chunk in stream.push(torch.zeros(1))] == [4]
 
 
 def test_the_state_stops_growing():
@@ -134,7 +187,7 @@ def test_the_same_sound_is_encoded_alike_after_an_hour():
             stream._num_samples += 25 * 3600 // 4 * 4 * 640
     assert len(early) == len(late) == 3
     for before, after in zip(early, late, strict=True):
-        assert torch.allclose(before, after, atol=1e-5)
+        assert torch.allclose(before.features, after.features, atol=1e-5)
 
 
 def test_full_context_is_untouched_by_learning_to_stream():
@@ -165,16 +218,16 @@ def test_after_a_pause_it_begins_again_but_for_the_statistics():
     network, waveform = encoder(replace(SMALL, frame_rate=25)), speech(20000)
     stream = EncoderStream(network, CHUNKS)
     whole = at_once(network, waveform)
-    before = torch.cat(stream.push(waveform) + stream.pause(), 1)[0]
+    before = joined(stream.push(waveform) + stream.pause())
     assert torch.allclose(before, whole, atol=1e-4)  # nothing is lost at the pause
-    again = torch.cat(stream.push(waveform) + stream.finish(), 1)[0]
+    again = joined(stream.push(waveform) + stream.finish())
     assert again.shape == whole.shape
     assert not torch.allclose(again, whole, atol=1e-3)  # another speech came before
     constant = encoder(replace(SMALL, frame_rate=25, normalization="global"))
     stream = EncoderStream(constant, CHUNKS)
     stream.push(waveform)
     stream.pause()
-    again = torch.cat(stream.push(waveform) + stream.finish(), 1)[0]
+    again = joined(stream.push(waveform) + stream.finish())
     assert torch.allclose(again, at_once(constant, waveform), atol=1e-4)
 
 
