@@ -17,6 +17,7 @@ from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.text.normalize import TextConfig
+from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.training import finetune as finetuning
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
@@ -235,7 +236,8 @@ def test_logits_and_loss_are_float32_under_bfloat16():
     unmasked = replace(CONFIG, mask_prob=0.0, mask_channel_prob=0.0)
     module = make_module(replace(unmasked, learning_rate=1e-3, freeze_finetune_updates=0.0))
     module.precision_name = "bfloat16"
-    module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])])
+    vocabulary = Vocabulary(["<blank>", "|", "a", "b", "c"])
+    module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])], vocabulary=vocabulary)
     waveform = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(1, dtype=torch.long)
     batch = Batch(waveform, torch.tensor([16000]), zero, zero)
@@ -306,7 +308,8 @@ def test_the_doctors_findings_survive_a_resume_and_are_not_repeated(tmp_path):
 
 def test_the_step_by_which_the_precision_is_chosen_trains_the_encoder_too():
     module = make_module(replace(CONFIG, learning_rate=1e-3, freeze_finetune_updates=0.5))
-    module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])])
+    vocabulary = Vocabulary(["<blank>", "|", "a", "b", "c"])
+    module.train_data = SimpleNamespace(token_ids=[torch.tensor([1, 2])], vocabulary=vocabulary)
     zero = torch.zeros(1, dtype=torch.long)
     module.whole_loss(Batch(torch.randn(1, 16000), torch.tensor([16000]), zero, zero)).backward()
     assert module.progress == 0.0
