@@ -37,6 +37,13 @@ def shipped_encoder() -> Path:
     return SHIPPED
 
 
+def start_name(init: str | Path | None) -> str | None:
+    """Return what a bundle says it started from: a path, or "shipped" wherever that is."""
+    if init is None:
+        return None
+    return "shipped" if Path(init).resolve() == SHIPPED.resolve() else str(init)
+
+
 def checksum(folder: Path) -> str:
     """Return what the SHA-256 of the weights in a folder must be.
 

@@ -23,6 +23,7 @@ from speechjepa.models.bundle import (
     save_bundle,
 )
 from speechjepa.models.ctc import CtcModel
+from speechjepa.models.shipped import start_name
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig, normalize_text
@@ -185,7 +186,7 @@ def finetune(
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
     settings = {
-        **{"finetune": to_dict(config), "init": None if init is None else str(init)},
+        **{"finetune": to_dict(config), "init": start_name(init)},
         "label_minutes": data.minutes,
         "utterances": len(data.items),
         "parameters": num_parameters(model),

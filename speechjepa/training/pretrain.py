@@ -25,6 +25,7 @@ from speechjepa.models.bundle import (
     num_parameters,
     save_bundle,
 )
+from speechjepa.models.shipped import start_name
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
     checkpoint_summary,
@@ -263,7 +264,7 @@ def pretrain(
         {
             "pretrain": to_dict(config),
             "encoder": to_dict(network.config),
-            "init": None if init is None else str(init),
+            "init": start_name(init),
             "utterances": len(items),
             "hours": cache.seconds / 3600,
             "parameters": num_parameters(network),
@@ -348,7 +349,7 @@ def _finish(
         "stage": "pretrain",
         "objective": config.objective,
         "settings": asdict(config),
-        "init": None if init is None else str(init),
+        "init": start_name(init),
         "unlabelled_hours": cache.seconds / 3600,
         "audio_hours_seen": account["audio_seconds"] / 3600,
         "minutes": account["seconds"] / 60,

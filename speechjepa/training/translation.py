@@ -18,6 +18,7 @@ from speechjepa.data.batches import Batch, CachedItems
 from speechjepa.errors import CollapseError
 from speechjepa.models.bundle import Bundle, EncoderConfig, load_bundle, num_parameters, save_bundle
 from speechjepa.models.encoder import EncoderOutput
+from speechjepa.models.shipped import start_name
 from speechjepa.models.speech_to_units import (
     END,
     CtcTranslator,
@@ -279,7 +280,7 @@ def _record(module: TranslationModule, init: str | Path | None, run_dir: Path) -
     """Write config.json; return what the bundle says of its training."""
     settings = {
         "translate": to_dict(module.config),
-        "init": None if init is None else str(init),
+        "init": start_name(init),
         "pair_minutes": module.train_data.minutes,
         "pairs": len(module.train_data.items),
         "parameters": num_parameters(module.model),

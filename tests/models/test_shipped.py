@@ -71,3 +71,9 @@ def test_damage_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (copy / "SHA256SUMS").unlink()
     with pytest.raises(ModelError, match="checksum is missing"):
         shipped.shipped_encoder()
+
+
+def test_a_bundle_names_the_shipped_start_not_where_it_is_installed(tmp_path) -> None:
+    assert shipped.start_name(shipped.shipped_encoder()) == "shipped"
+    assert shipped.start_name(tmp_path) == str(tmp_path)
+    assert shipped.start_name(None) is None
