@@ -7,7 +7,7 @@ card would give them. The clock is that of the audio plus the measured time of c
 that comes while an earlier one is still computed waits for it. The end of each word is taken from
 the alignment of its transcript by a model that hears the whole utterance. One core, one thread.
 
-Writes results/streaming.json.
+Writes results/streaming.json, or what -o says.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--look_ahead_seconds", type=float, help="default: the stream's own")
     parser.add_argument("--most", type=int, default=60, help="utterances, evenly spaced")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="of computing")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "streaming.json")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -115,7 +115,8 @@ def main() -> int:
             fields |= {"cer_in_chunks_lm": _cer(model, spoken, in_chunks, beam=True)}
     seconds = len(spoken.samples) / model.sample_rate
     record = make_record(
-        what="live transcription: from the end of a word to the word printed as final",
+        what=f"live transcription of {Path(args.data).parent.name}: from the end of a word to the "
+        "word printed as final",
         figure=fields["latency_median_ms"],
         unit="ms, median",
         command=shlex.join(["python", "tools/benchmark_streaming.py", *sys.argv[1:]]),
@@ -128,7 +129,7 @@ def main() -> int:
         utterances=len(utterances),
         parameters=model.info()["parameters"],
     )
-    write_json(args.results / "streaming.json", record)
+    write_json(args.output, record)
     for name, value in fields.items():
         print(f"{name:30} {value:.4g}")
     return 0
