@@ -149,6 +149,13 @@ def decode_all() -> None:
         print(json.dumps(told), flush=True)
 
 
+def _listen(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put("")
+
+
 class Decoder:
     """A process that decodes; a new one where the last has died."""
 
@@ -166,7 +173,9 @@ class Decoder:
                 text=True,
             )
             self.lines: queue.Queue[str] = queue.Queue()
-            threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
+            # The listener of a process that died must not speak into the queue of the next.
+            heard = (self.process, self.lines)
+            threading.Thread(target=_listen, args=heard, daemon=True).start()
             limit = MAX_SECONDS + 60  # and its imports
         else:
             limit = MAX_SECONDS
@@ -185,12 +194,6 @@ class Decoder:
             self.process = None
             return [f"the process died with status {status}"]
         return list(json.loads(line))
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.put(line)
-        self.lines.put("")
 
     def close(self) -> None:
         """End the process."""
