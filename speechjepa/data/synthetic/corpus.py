@@ -150,23 +150,29 @@ def make_corpus(
         if voice not in espeak_voices():
             known = ", ".join(espeak_voices())
             raise DataError(f"espeak-ng has no voice {voice!r}; it has {known}.")
-    partial = folder.with_name(f".{folder.name}.incomplete")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     totals = {}
     spoken: dict[str, set[str]] = {language: set() for language in settings.languages}
-    with mapper(num_workers) as run:
+    with written_whole(folder) as partial, mapper(num_workers) as run:
         for split in SPLITS:
             rows = _write_split(partial / split, split, settings, spoken, run)
             totals[split] = {
                 "utterances": len(rows),
                 "minutes": round(sum(row["duration"] for row in rows) / 60.0, 2),
             }
-    write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
+        write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
+    return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which takes the place of `folder` once everything is in it."""
+    partial = folder.with_name(f".{folder.name}.incomplete")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
-    return folder
 
 
 def _write_split(

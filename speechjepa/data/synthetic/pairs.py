@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from speechjepa.data.synthetic.corpus import (
     plain_json,
     stored_settings,
     write_json,
+    written_whole,
 )
 from speechjepa.data.synthetic.espeak import espeak_voices
 from speechjepa.data.synthetic.text import KINDS, LANGUAGES, draw_meaning, express
@@ -120,20 +120,14 @@ def make_pairs(
     if settings.target_voice and settings.target_voice not in espeak_voices():
         known = ", ".join(espeak_voices())
         raise DataError(f"espeak-ng has no voice {settings.target_voice!r}; it has {known}.")
-    partial = folder.with_name(f".{folder.name}.incomplete")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     totals = {}
     said: set[str] = set()
-    with mapper(num_workers) as run:
+    with written_whole(folder) as partial, mapper(num_workers) as run:
         for split in SPLITS:
             rows = _write_split(partial / split, split, settings, said, run)
             minutes = sum(row["duration"] for row in rows) / 60.0
             totals[split] = {"pairs": len(rows), "minutes": round(minutes, 2)}
-    write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+        write_json(partial / "corpus.json", {"settings": wanted, "splits": totals})
     return folder
 
 
