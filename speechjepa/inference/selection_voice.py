@@ -18,6 +18,7 @@ from torch import Tensor
 from speechjepa.audio.features import LogMel
 from speechjepa.audio.pitch import track_pitch
 from speechjepa.errors import DataError, ModelError
+from speechjepa.inference.unit_pace import Pace
 
 AUDIO_FILE = "recordings.flac"
 INDEX_FILE = "recordings.safetensors"
@@ -118,13 +119,9 @@ class RecordedUnits:
         """(M,) whether the next step is of the same recording."""
         return np.append(self.recordings[1:] == self.recordings[:-1], False)
 
-    def mean_durations(self, num_units: int) -> NDArray[np.float64]:
-        """Return for how many frames each unit lasts on average, (K,); 1 if it was never said."""
-        heard = self.units[0]
-        owner = np.repeat(self.recordings, self.per_step)
-        is_first = np.append(True, (heard[1:] != heard[:-1]) | (owner[1:] != owner[:-1]))
-        runs = np.bincount(heard[is_first], minlength=num_units)
-        return np.bincount(heard, minlength=num_units) / np.maximum(runs, 1) + (runs == 0)
+    def pace(self) -> Pace:
+        """Return how long units last between others."""
+        return Pace(self.units[0], np.repeat(self.recordings, self.per_step))
 
     def save(self, folder: Path) -> None:
         """Write the recordings and their index."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speechjepa.errors import ModelError
 from speechjepa.inference.selection_voice import RecordedUnits, UnitSelector, load_recorded
+from speechjepa.inference.unit_pace import Pace
 from speechjepa.models.vocoder import UnitVocoder, load_vocoder, save_vocoder
 from speechjepa.nn.source_filter import HOP, OVERHANG, SAMPLE_RATE, pulse_train
 from speechjepa.units.kmeans import Units, load_units
@@ -304,11 +305,12 @@ class SelectionVoice(Voice):
                 f"{units.num_units}; make the voice again"
             )
         self.recorded = recorded
-        self._pace = recorded.mean_durations(units.num_units)
+        self._pace = recorded.pace()
 
     @property
     def look_ahead(self) -> str:
-        return f"{UnitSelector.LOOK_AHEAD * self.recorded.step_samples / SAMPLE_RATE:.3f} s"
+        seconds = UnitSelector.LOOK_AHEAD * self.recorded.step_samples / SAMPLE_RATE
+        return f"{seconds:.3f} s; and {Pace.CONTEXT} units more without durations"
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""
@@ -321,11 +323,12 @@ class SelectionVoice(Voice):
 class SelectionStream(VoiceStream):
     """Speech joined from recordings: a frame is spoken once those after it are known."""
 
-    def __init__(self, recorded: RecordedUnits, units: Units, pace: NDArray[np.float64]) -> None:
+    def __init__(self, recorded: RecordedUnits, units: Units, pace: Pace) -> None:
         super().__init__(units.num_units)
         self._selector = UnitSelector(recorded, units.centroids)
         self._pace = pace
-        self._last: int | None = None
+        # Without durations: units, from `CONTEXT` before the next to be timed.
+        self._single: list[int | None] = [None] * Pace.CONTEXT
         self._left_over = 0.0  # of a frame, from rounding durations
 
     def _take(self, units: Tensor, durations: Tensor) -> NDArray[np.float32]:
@@ -333,17 +336,26 @@ class SelectionStream(VoiceStream):
         return np.concatenate([np.zeros(0, np.float32), *pieces])
 
     def _take_untimed(self, units: Tensor) -> NDArray[np.float32]:
-        pieces = [np.zeros(0, np.float32)]
         for unit in deduplicate(units)[0].tolist():
-            if unit == self._last:
-                continue
-            self._last = unit
-            frames, self._left_over = whole_frames(self._pace[unit], self._left_over)
+            if unit != self._single[-1]:
+                self._single.append(unit)
+        return self._time()
+
+    def _time(self) -> NDArray[np.float32]:
+        """Speak the units whose neighbours are known."""
+        pieces = [np.zeros(0, np.float32)]
+        while len(self._single) > 2 * Pace.CONTEXT:
+            window = tuple(self._single[: 2 * Pace.CONTEXT + 1])
+            unit = window[Pace.CONTEXT]
+            assert unit is not None
+            frames, self._left_over = whole_frames(self._pace.frames(window), self._left_over)
             pieces += [self._selector.add(unit) for _ in range(frames)]
+            del self._single[0]
         return np.concatenate(pieces)
 
     def _finish(self) -> NDArray[np.float32]:
-        return self._selector.finish()
+        self._single += [None] * Pace.CONTEXT
+        return np.concatenate([self._time(), self._selector.finish()])
 
 
 def whole_frames(wanted: float, left_over: float) -> tuple[int, float]:

@@ -15,6 +15,7 @@ from speechjepa.cli.main import main
 from speechjepa.errors import DataError, ModelError
 from speechjepa.inference import selection_voice
 from speechjepa.inference.selection_voice import GAP, RecordedUnits, UnitSelector
+from speechjepa.inference.unit_pace import Pace
 from speechjepa.inference.voice import SelectionVoice, VocoderVoice, load_voice
 from speechjepa.models.vocoder import UnitVocoder, VocoderConfig
 from speechjepa.units.kmeans import Units
@@ -242,11 +243,31 @@ def test_units_that_voices_confuse_are_likely_for_each_other() -> None:
     assert surprise[0].argmin() == 0 and surprise[2].argmin() == 2
 
 
-def test_a_unit_lasts_as_long_as_it_did_on_average() -> None:
-    recordings = [(torch.tensor([[0, 0, 1, 0, 2, 2, 2]] * 300).reshape(1, -1), _say([0] * 2100))]
-    pace = RecordedUnits.of(recordings, FRAME).mean_durations(4)
-    # 0 lasts 2 frames and 1; 1 lasts 1; 2 lasts 3; 3 was never said.
-    assert pace.tolist() == [1.5, 1.0, 3.0, 1.0]
+def test_a_unit_lasts_as_long_as_it_did_between_the_same_neighbours() -> None:
+    first, second = [0, 0, 1, 0, 2, 2, 2], [1, 1, 0, 0, 0, 0, 1]
+    owners = np.repeat([0, 1], [len(first), len(second)])
+    pace = Pace(np.array(first + second), owners)
+    outside = (None,)
+
+    def lasts(*window: int | None) -> float:
+        around = (2 * Pace.CONTEXT + 1 - len(window)) // 2
+        return pace.frames((7,) * around + window + (7,) * around)
+
+    assert pace.frames((None, None, None, 0, 1, 0, 2)) == 2.0  # as it begins the first recording
+    assert lasts(1, 0, 2) == 1.0 and lasts(1, 0, 1) == 4.0
+    # Between others, the mean of all: 2, 1 and 4 frames.
+    assert lasts(0) == pytest.approx(7 / 3)
+    # Recordings do not go on into each other: 2 was never said before 1.
+    assert lasts(0, 2, 1) == lasts(2) == 3.0
+    assert lasts(*outside, 1, 0) == 2.0
+    assert lasts(5) == 1.0  # never said
+
+
+def test_units_are_spoken_in_the_rhythm_of_the_recording() -> None:
+    recorded = _recorded()
+    said = recorded.units[0][recorded.recordings == 2]
+    voice = SelectionVoice(recorded, _units())
+    assert len(voice.speak(said)) == pytest.approx(len(said) * FRAME, abs=FRAME)
 
 
 def test_the_command_makes_a_voice_and_lets_it_speak(tmp_path, capsys, monkeypatch) -> None:
