@@ -51,7 +51,7 @@ STARTS = {
 """Rows without pretraining of their own, and the `init` of their fine-tuning."""
 MORE = {
     "random_frozen": ["finetune.freeze_encoder=true"],
-    "best": ["self_training.rounds=1", "self_training.max_steps=1500"],
+    "best": ["finetune.streaming={}", "self_training={rounds: 2, max_steps: 2500}"],
 }
 """What rows set beside the settings of all."""
 JEPA = ("pretrain.objective=jepa", "pretrain.jepa.num_masks=1")
@@ -166,7 +166,8 @@ def run_cell(
 
 
 def _finetuning(options: argparse.Namespace, row: str, seed: int, start: str) -> list[str]:
-    settings = ["pretrain=null", f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
+    settings = ["pretrain=null", "self_training=null", "finetune.streaming=null"]
+    settings += [f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
     settings += [f"finetune.seed={seed}", f"init={start}"]
     return settings + MORE.get(row, [])
 

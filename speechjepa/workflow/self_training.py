@@ -53,7 +53,7 @@ def self_train(
         How much was recognised and kept, of the last round.
 
     Raises:
-        DataError: There is nothing to recognise.
+        DataError: Nothing is recognised in what is not labelled.
     """
     from speechjepa.inference.model import load
     from speechjepa.models.bundle import default_device
@@ -65,8 +65,10 @@ def self_train(
         finetuning = dataclasses.replace(finetuning, max_steps=config.max_steps)
     pool = unlabelled(recipe, corpora)
     teacher = run_dir / "finetune" / "bundle"
-    figures: dict[str, Any] = {}
-    for turn in range(1, config.rounds + 1):
+    if not pool:
+        logger.info("self-training: every recording is labelled, so fine-tuning has the last word")
+    figures: dict[str, Any] = _figures(config, pool, [], 0)
+    for turn in range(1, config.rounds + 1 if pool else 1):
         folder = run_dir / FOLDER / f"round{turn}"
         recognised = pseudo_label(load(teacher, device=default_device()), pool)
         train = training_set(corpora.labelled, recognised, config)

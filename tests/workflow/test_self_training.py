@@ -94,3 +94,19 @@ def test_a_recipe_that_leaves_it_out_again_goes_back_to_the_first_model(
     assert load(run_dir).path == run_dir / "finetune" / "bundle"
     assert (run_dir / "self_training.1" / "bundle").exists()  # kept, not lost
     assert "self_training" not in load_state(run_dir)
+
+
+def test_where_everything_is_labelled_the_first_model_is_the_last(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+) -> None:
+    run_dir = tmp_path / "run"
+    (labels / "train" / "few.txt").write_text("".join(f"train{n}\n" for n in range(10)))
+    states = run_recipe(recipe(labels, *THREE, "self_training.rounds=2"), run_dir)
+    assert heard == []
+    assert states["self_training"].figures["rounds"] == 0
+    first = run_dir / "finetune" / "bundle" / "model.safetensors"
+    last = run_dir / "self_training" / "bundle" / "model.safetensors"
+    assert last.read_bytes() == first.read_bytes()
