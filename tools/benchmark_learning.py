@@ -5,9 +5,11 @@
 
 Every row that pretrains does so once per seed, for the same minutes on the same pool, and serves
 every column. `shipped` is fine-tuned from the encoder that comes with the package, `shipped_jepa`
-pretrained further from it, and `best` goes on from `shipped` with self-training. The column
-digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits whose
-word fits best of the ten.
+pretrained further from it, and `best` goes on from `shipped` with self-training. `transformers` is
+the outside row, see tools/learning_transformers.py: its `Wav2Vec2ForPreTraining` for the same
+minutes, fine-tuned for `--outside_minutes`, in which it takes fewer steps than the others. The
+column digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits
+whose word fits best of the ten.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
 again; runs that were interrupted go on where they stopped.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,10 @@ from speechjepa.workflow.stages import run_recipe
 from speechjepa.workflow.start import starting_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # run as a program
+    sys.path.insert(0, str(ROOT))
+
+from tools.learning_transformers import pretrain_transformers, read_account  # noqa: E402
 
 COLUMNS = {
     "mboshi-10min": "mboshi/asr_10min.yaml",
@@ -62,9 +69,11 @@ PRETRAINED = {
     "jepa_sigreg": (*JEPA, "pretrain.jepa.regularizer=sigreg"),
     "jepa_vicreg": (*JEPA, "pretrain.jepa.regularizer=vicreg"),
     "shipped_jepa": (*JEPA, "pretrain.jepa.regularizer=none", "init=shipped"),
+    "transformers": (),  # its objective and encoder are its own
 }
 POOL = ("mboshi", "cherokee", "wyandot", "digits", "prompts-en", "prompts-es", "prompts-pt")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NO_PRETRAINING = "pretrain=null"
 # The same for every row: what suits pretrained weights suits fresh ones too (docs/LOG.md).
 FINETUNING = ("finetune.layer_decay=1.0", "finetune.freeze_finetune_updates=0.0")
 
@@ -97,6 +106,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--finetune_steps", type=int, default=1500, help="of every cell (default: 1500)"
     )
+    parser.add_argument(
+        "--outside_minutes",
+        type=float,
+        default=8.0,
+        help="of every fine-tuning of the row transformers, with at most --finetune_steps; the "
+        "others take about 8 on one core for 10 minutes of labels, 0.8 a fold of digits-2min "
+        "(default: 8)",
+    )
     parser.add_argument("--pool", nargs="+", default=list(POOL), help="corpora (their train split)")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
@@ -112,7 +129,9 @@ def cell_path(results: Path, column: str, row: str, seed: int) -> Path:
 
 def _recipe(options: argparse.Namespace, column: str, settings: list[str]) -> Recipe:
     path = ROOT / "recipes" / COLUMNS[column]
-    return load_recipe(path, [*settings, *options.set], data_root=options.data_root)
+    # Settings of the pretraining, asked for by --set, must not bring it back into a cell.
+    last = [setting for setting in settings if setting == NO_PRETRAINING]
+    return load_recipe(path, [*settings, *options.set, *last], data_root=options.data_root)
 
 
 def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
@@ -133,13 +152,16 @@ def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
     settings += ["pretrain.probe_every=0", f"pretrain.seed={seed}"]
     recipe = _recipe(options, options.columns[0], settings)
     assert recipe.pretrain is not None
+    pool_audio, cache_dir = Corpora(recipe.data, folder).pool, options.work / "cache"
+    if row == "transformers":
+        return pretrain_transformers(recipe.pretrain, pool_audio, folder, cache_dir=cache_dir)
     return pretrain(
         recipe.pretrain,
-        Corpora(recipe.data, folder).pool,
+        pool_audio,
         folder,
         encoder=recipe.encoder,
         init=starting_bundle(recipe),
-        cache_dir=options.work / "cache",
+        cache_dir=cache_dir,
     )
 
 
@@ -166,9 +188,11 @@ def run_cell(
 
 
 def _finetuning(options: argparse.Namespace, row: str, seed: int, start: str) -> list[str]:
-    settings = ["pretrain=null", "self_training=null", "finetune.streaming=null"]
+    settings = [NO_PRETRAINING, "self_training=null", "finetune.streaming=null"]
     settings += [f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
     settings += [f"finetune.seed={seed}", f"init={start}"]
+    if row == "transformers":
+        settings += [f"finetune.minutes={options.outside_minutes}"]
     return settings + MORE.get(row, [])
 
 
@@ -184,6 +208,8 @@ def _cell(
     ]
     trained = trainings[0]
     account = trained.get("pretrain", {}) if row in PRETRAINED else {}
+    if row == "transformers":
+        account = read_account(options.work / f"{row}-{seed}" / "pretrain" / "bundle")
     heard, minutes = account.get("audio_hours_seen"), account.get("minutes")
     return {
         "row": row,
@@ -195,7 +221,7 @@ def _cell(
         "audio_hours": heard,
         "audio_hours_per_hour": heard / minutes * 60 if heard and minutes else None,
         "pretraining_steps": account.get("steps"),
-        "finetuning_steps": options.finetune_steps,
+        "finetuning_steps": trained["finetune"].get("steps", options.finetune_steps),
         "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],
         "device": hardware(),

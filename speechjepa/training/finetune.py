@@ -223,6 +223,7 @@ def _finish(
     module.encoder.set_dropout(0.0, 0.0)
     module.doctor.conclude(module.best)
     training["finetune"]["minutes"] = module.budget.seconds / 60
+    training["finetune"]["steps"] = module.global_step
     data = module.train_data
     bundle = Bundle(
         encoder=module.encoder,
