@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from io import BufferedReader
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from speechjepa.errors import ConfigError
 
@@ -59,9 +59,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add(
         "--vad",
-        choices=("silero", "energy"),
+        choices=("silero", "energy", "none"),
         default="silero",
-        help="what finds speech: a small network (default), or the level above the noise",
+        help="what finds speech: a small network (default), or the level above the noise; a stream "
+        "takes silero, or none to translate long pauses too",
     )
     add(
         "--stream",
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         )
     model = load(args.model, device=args.device)
     if args.stream:
-        return _stream(model, args.inputs[0], args.chunk_seconds)
+        return _stream(model, args.inputs[0], args.chunk_seconds, args.vad)
     options = {"head": args.head, "beam": args.beam, "vad": args.vad}
     if args.output_dir is None:
         return _to_stdout(model, args.inputs, options)
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     return _told(failed)
 
 
-def _stream(model: SpeechModel, source: str, chunk_seconds: float) -> int:
+def _stream(model: SpeechModel, source: str, chunk_seconds: float, vad: Any) -> int:
     """Write speech to stdout as it is made, until the audio ends or Ctrl-C is pressed."""
     from speechjepa.audio.files import stream_audio
     from speechjepa.audio.live import read_pipe
@@ -132,7 +133,7 @@ def _stream(model: SpeechModel, source: str, chunk_seconds: float) -> int:
     translator = SpeechTranslator(model)
     if not translator.has_voice:
         raise ModelError(f"{translator.folder} has no voice: a stream is written as speech")
-    stream = TranslationStream(translator, chunk_seconds=chunk_seconds)
+    stream = TranslationStream(translator, chunk_seconds=chunk_seconds, vad=vad)
     rate = stream.sample_rate
     blocks = (
         read_pipe(cast(BufferedReader, sys.stdin.buffer), rate)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -62,18 +64,31 @@ class FileTranslator:
     Args:
         model: From `speechjepa.load`.
         config: Settings.
+        translator: Of the model, if it was read before; its `beam` counts then.
 
     Raises:
         ModelError: The model does not translate, or knows no utterances to retrieve.
     """
 
-    def __init__(self, model: SpeechModel, config: TranslateConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: SpeechModel,
+        config: TranslateConfig | None = None,
+        translator: SpeechTranslator | None = None,
+    ) -> None:
         self.model = model
         self.config = config or TranslateConfig()
-        self.translator = SpeechTranslator(model, beam=self.config.beam)
+        self.translator = translator or SpeechTranslator(model, beam=self.config.beam)
         self._retrieval = None
         if self.config.head == "retrieval":
             self._retrieval = load_retrieval(self.translator.folder)
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether translations have text."""
+        if self._retrieval is not None:
+            return any(known.text for known in self._retrieval.known)
+        return self.translator.writes_text
 
     def translate(
         self,
@@ -94,20 +109,54 @@ class FileTranslator:
 
         segments: list[dict[str, Any]] = []
         speech: list[NDArray[np.float32]] = []
+        said = 0
+        for segment, spoken in self.segments(heard()):
+            segments.append(segment)
+            if self._speaks:
+                start = self.first_sample(segment)
+                speech += [np.zeros(start - said, np.float32), spoken]
+                said = start + len(spoken)
+        result = self.result(segments, duration)
+        result["speech"] = np.concatenate(speech) if speech else None
+        return result
+
+    def segments(
+        self, blocks: Iterable[NDArray[np.float32]]
+    ) -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
+        """Yield every segment as soon as it is translated, and what is said (S,) in it.
+
+        Memory does not grow with the length of the recording. A translation is said when its
+        source begins, or when the one before it is over: `first_sample` says where.
+
+        Args:
+            blocks: Consecutive pieces (S,) of the waveform at the model's rate.
+        """
         waiting: list[Chunk] = []
-        for chunk in speech_chunks(
-            heard(),
+        most, number, said = 1, 0, 0  # the first one alone, so that it comes early
+        chunks = speech_chunks(
+            blocks,
             make_detector(self.config.vad),
             self._chunks(),
             hop=self.model.hop,
             rate=self.model.sample_rate,
-        ):
-            if chunk.samples is not None:
+        )
+        for chunk in itertools.chain(chunks, [None]):
+            if chunk is not None and chunk.samples is not None:
                 waiting.append(chunk)
-            if len(waiting) == MAX_WAITING:
-                self._add(waiting, segments, speech)
-                waiting = []
-        self._add(waiting, segments, speech)
+            if len(waiting) < (most if chunk is not None else 1):
+                continue
+            for segment, found in self._described(waiting):
+                segment = {"id": number, **segment}
+                spoken = np.zeros(0, np.float32)
+                if self._speaks:
+                    spoken = self.translator.speak(found.units)
+                    said = self._place(segment, len(spoken), said)
+                number += 1
+                yield segment, spoken
+            waiting, most = [], min(2 * most, MAX_WAITING)
+
+    def result(self, segments: list[dict[str, Any]], duration: float) -> dict[str, Any]:
+        """Return what `translate` does of all segments, but for `speech`."""
         files = self.translator.files
         texts = [segment["text"] for segment in segments if segment.get("text")]
         return {
@@ -116,9 +165,12 @@ class FileTranslator:
             "duration": round(duration, 3),
             "text": " ".join(texts) if files.kind == "characters" or texts else None,
             "segments": segments,
-            "speech": np.concatenate(speech) if speech else None,
             "sample_rate": self.translator.voice.sample_rate if self._speaks else None,
         }
+
+    def first_sample(self, segment: dict[str, Any]) -> int:
+        """Return where in the translation a segment is said (samples)."""
+        return round(segment["speech_start"] * self.translator.voice.sample_rate)
 
     def _chunks(self) -> ChunkConfig:
         """Return how a recording is divided: into what is as long as the utterances of training."""
@@ -139,17 +191,11 @@ class FileTranslator:
     def _speaks(self) -> bool:
         return self.translator.has_voice
 
-    def _add(
-        self,
-        chunks: Sequence[Chunk],
-        segments: list[dict[str, Any]],
-        speech: list[NDArray[np.float32]],
-    ) -> None:
+    def _described(self, chunks: Sequence[Chunk]) -> Iterator[tuple[dict[str, Any], Translated]]:
         rate = self.model.sample_rate
         for chunk, (found, extra) in zip(chunks, self._translated(chunks), strict=True):
             start = chunk.heard_from / rate
             segment: dict[str, Any] = {
-                "id": len(segments),
                 "start": round(chunk.start / rate, 3),
                 "end": round(chunk.end / rate, 3),
                 "text": found.text,
@@ -158,24 +204,18 @@ class FileTranslator:
                 segment["units"] = list(found.units)
                 if found.times is not None:
                     segment["times"] = [round(start + t, 3) for t in found.times]
-            segment |= extra
-            segments.append(segment)
-            if self._speaks:
-                self._place(self.translator.speak(found.units), segment, speech)
+            yield segment | extra, found
 
-    def _place(
-        self,
-        spoken: NDArray[np.float32],
-        segment: dict[str, Any],
-        speech: list[NDArray[np.float32]],
-    ) -> None:
-        """Say a translation when the source begins, or when the one before it is over."""
+    def _place(self, segment: dict[str, Any], length: int, said: int) -> int:
+        """Write down when so many samples are said, after so many; return where they end."""
         rate = self.translator.voice.sample_rate
-        said = sum(map(len, speech))
-        start = max(round(segment["start"] * rate), said + round(GAP_SECONDS * rate) if said else 0)
-        speech += [np.zeros(start - said, np.float32), spoken]
-        segment["speech_start"] = round(start / rate, 3)
-        segment["speech_end"] = round((start + len(spoken)) / rate, 3)
+        earliest = said + round(GAP_SECONDS * rate) if said else 0
+        # In whole milliseconds, as it is written down.
+        start = math.ceil(1000 * max(segment["start"], earliest / rate) - 1e-6) / 1000
+        end = round(start * rate) + length
+        segment["speech_start"] = start
+        segment["speech_end"] = round(end / rate, 3)
+        return end
 
     def _translated(self, chunks: Sequence[Chunk]) -> list[tuple[Translated, dict[str, Any]]]:
         waveforms = [chunk.samples for chunk in chunks if chunk.samples is not None]

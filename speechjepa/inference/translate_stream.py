@@ -1,17 +1,22 @@
-"""Translate a stream of speech while it comes in: units, and the speech of a voice."""
+"""Translate a stream of speech while it comes in: units, text, and the speech of a voice."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechjepa.errors import ModelError
+from speechjepa.audio.voice import make_detector
+from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.stream import streaming_chunks
+from speechjepa.inference.stream_gate import Gate
 from speechjepa.inference.translator import SpeechTranslator
+from speechjepa.inference.voice import VoiceStream
 from speechjepa.models.encoder_stream import Encoded, EncoderStream
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.models.speech_to_units import CtcTranslator
@@ -23,31 +28,48 @@ class Said:
 
     units: tuple[int, ...]
     """Newly written; they are never revised."""
+    text: str | None
+    """Characters newly written, never revised either; a word may go on in the next piece. None
+    where the translator knows no characters."""
     speech: NDArray[np.float32]
     """(S,) newly spoken, at the voice's rate; empty without a voice."""
     seconds: float
     """Audio heard so far (seconds)."""
+    endpoint: bool = False
+    """A long pause was heard: what was said before it is translated to its end."""
 
 
 class TranslationStream:
     """One stream of speech being translated, chunk by chunk.
 
-    A chunk's frames write units, or the blank, which means: wait. Memory is bounded, and the work
-    for each chunk does not grow.
+    A chunk's frames write units, or the blank, which means: wait. Long pauses are not listened to,
+    so that noise is never taken for speech: what comes before one is finished, and what comes after
+    it begins afresh. Memory is bounded, and the work for each chunk does not grow.
 
     Args:
         translator: Of a model that was trained with `streaming`.
         chunk_seconds: Audio that is heard at once.
         speak: Whether the voice speaks; False = units alone.
+        vad: What tells speech from the noise in long pauses; none = everything is listened to.
 
     Raises:
         ModelError: The model writes one token after the other, or did not learn to stream.
-        ConfigError: It was not trained with chunks of this length.
+        ConfigError: It was not trained with chunks of this length, or `vad` is neither.
     """
 
     def __init__(
-        self, translator: SpeechTranslator, *, chunk_seconds: float = 0.32, speak: bool = True
+        self,
+        translator: SpeechTranslator,
+        *,
+        chunk_seconds: float = 0.32,
+        speak: bool = True,
+        vad: Literal["silero", "none"] = "silero",
     ) -> None:
+        if vad not in ("silero", "none"):
+            raise ConfigError(
+                f"`vad` of a stream must be silero or none, but is {vad!r} instead: levels are "
+                "judged ten seconds at a time, too late for it"
+            )
         head, encoder = translator.translator, translator.model.encoder
         if not isinstance(head, CtcTranslator) or translator.files.kind != "units":
             raise ModelError(
@@ -62,14 +84,21 @@ class TranslationStream:
             )
         self.sample_rate = translator.model.sample_rate
         """Of the samples it takes (Hz)."""
+        self._translator = translator
         self._head = head
         self._encoder = EncoderStream(encoder, chunks)
-        self._states = head.start_stream()
         self._most = None if chunks.left is None else chunks.frames * chunks.left
-        self._voice = translator.voice.stream() if speak and translator.has_voice else None
-        self._previous = 0
+        self._gate = Gate(None if vad == "none" else make_detector(vad), self.sample_rate)
+        self._speaks = speak and translator.has_voice
         self._num_samples = 0
         self._is_over = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what was said before."""
+        self._states = self._head.start_stream()
+        self._previous = self._previous_symbol = 0
+        self._voice: VoiceStream | None = None  # made for the first unit
 
     def feed(self, samples: NDArray[np.float32] | Tensor) -> Said:
         """Take the next samples (S,) at `sample_rate`, and return what they settle.
@@ -86,32 +115,65 @@ class TranslationStream:
                 f"but is {tuple(tensor.shape)} {tensor.dtype} instead"
             )
         self._num_samples += len(tensor)
-        return self._say(self._encoder.push(tensor.to(torch.float32, copy=True)))
+        said = []
+        for passed in self._gate.push(tensor.to(torch.float32, copy=True)):
+            said.append(self._say(self._encoder.push(passed.samples)))
+            if passed.closes:
+                said.append(self._say(self._encoder.pause(), last=True))
+                self._begin()
+        return self._joined(said)
 
     def finish(self) -> Said:
         """Return the rest; the stream is over."""
         if self._is_over:
             raise ModelError("this stream is finished; open another")
         self._is_over = True
-        return self._say(self._encoder.finish(), last=True)
+        said = [self._say(self._encoder.push(passed.samples)) for passed in self._gate.finish()]
+        said.append(self._say(self._encoder.finish(), last=True))
+        return self._joined(said)
 
     @torch.inference_mode()
-    def _say(self, chunks: list[Encoded], *, last: bool = False) -> Said:
+    def _say(self, chunks: Iterable[Encoded], *, last: bool = False) -> Said:
+        """Translate chunks; with the last one, say what the voice still holds back."""
         units: list[int] = []
+        symbols: list[int] = []
+        vocabulary = self._translator.files.text_vocabulary
         for encoded in chunks:
-            logits = self._head.step(encoded.features, self._states, self._most)
+            logits, text_logits = self._head.step(encoded.features, self._states, self._most)
             for token in logits[0].argmax(dim=-1).tolist():
                 if token not in (0, self._previous):
                     units.append(token - 1)
                 self._previous = token
+            if text_logits is None or vocabulary is None:
+                continue
+            for symbol in text_logits[0].argmax(dim=-1).tolist():
+                if symbol != self._previous_symbol:
+                    symbols.append(symbol)
+                self._previous_symbol = symbol
         speech = [np.zeros(0, np.float32)]
-        if self._voice is not None:
-            if units:
-                speech.append(self._voice.feed(torch.tensor(units)))
-            if last:
-                speech.append(self._voice.flush())
+        if self._speaks and units:
+            self._voice = self._voice or self._translator.voice.stream()
+            speech.append(self._voice.feed(torch.tensor(units)))
+        if last and self._voice is not None:
+            speech.append(self._voice.flush())
+        text = None
+        if self._translator.writes_text and vocabulary is not None:
+            text = vocabulary.decode(symbols) + (" " if last else "")
         return Said(
             units=tuple(units),
+            text=text,
             speech=np.concatenate(speech),
             seconds=self._num_samples / self.sample_rate,
+            endpoint=last,
+        )
+
+    def _joined(self, said: list[Said]) -> Said:
+        texts = [one.text for one in said if one.text is not None]
+        knows_text = self._translator.writes_text
+        return Said(
+            units=tuple(unit for one in said for unit in one.units),
+            text="".join(texts) if knows_text else None,
+            speech=np.concatenate([np.zeros(0, np.float32), *(one.speech for one in said)]),
+            seconds=self._num_samples / self.sample_rate,
+            endpoint=any(one.endpoint for one in said),
         )

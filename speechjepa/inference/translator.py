@@ -77,6 +77,13 @@ class SpeechTranslator:
         return self.files.kind == "units" and (self.folder / VOICE_FOLDER).is_dir()
 
     @property
+    def writes_text(self) -> bool:
+        """Whether it writes text, beside units or in place of them."""
+        if self.files.kind == "characters":
+            return True
+        return "text" in self.translator.auxiliary and self.files.text_vocabulary is not None
+
+    @property
     def voice(self) -> Voice:
         """What speaks the units.
 

@@ -152,18 +152,25 @@ class CtcTranslator(nn.Module):
         text = None
         for number, block in enumerate(self.blocks, start=1):
             x, _ = block(x, rotary, mask, layout, None if chunks is None else chunks.frames)
-            if number == (len(self.blocks) + 1) // 2:
+            if number == self._text_block:
                 text = self._auxiliary("text", x)
         with torch.autocast(x.device.type, enabled=False):
             logits = _upsampled(self.head(self.norm(x.float())), self.config.upsample)
         return CtcTranslation(logits, lengths * self.config.upsample, source, text)
 
+    @property
+    def _text_block(self) -> int:
+        """The block, from 1, whose output the target's characters are read from."""
+        return (len(self.blocks) + 1) // 2
+
     def start_stream(self) -> list[BlockState]:
         """Return the states of a stream of which nothing was heard yet."""
         return [block.start_stream() for block in self.blocks]  # type: ignore[operator]
 
-    def step(self, features: Tensor, states: list[BlockState], most: int | None) -> Tensor:
-        """Return the logits (1, T * upsample, V) of the next chunk of a stream.
+    def step(
+        self, features: Tensor, states: list[BlockState], most: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return logits and text logits (1, T * upsample, V) of the next chunk of a stream.
 
         Together they equal those of `forward` with the same chunks.
 
@@ -172,10 +179,12 @@ class CtcTranslator(nn.Module):
             states: From `start_stream`, and changed in place.
             most: Frames that later chunks may attend to; None = all.
         """
-        x = features
-        for block, state in zip(self.blocks, states, strict=True):
+        x, text = features, None
+        for number, (block, state) in enumerate(zip(self.blocks, states, strict=True), start=1):
             x = block.step(x, state, most)  # type: ignore[operator]
-        return _upsampled(self.head(self.norm(x.float())), self.config.upsample)
+            if number == self._text_block:
+                text = self._auxiliary("text", x)
+        return _upsampled(self.head(self.norm(x.float())), self.config.upsample), text
 
     def _auxiliary(self, name: str, x: Tensor) -> Tensor | None:
         if name not in self.auxiliary:

@@ -198,25 +198,58 @@ def test_settings_are_checked(model, tmp_path) -> None:
 # Streams
 
 
+def written(said) -> list[int]:
+    return [unit for one in said for unit in one.units]
+
+
+def spoken(said) -> np.ndarray:
+    return np.concatenate([one.speech for one in said])
+
+
 def test_a_stream_writes_what_chunks_write_at_once_however_it_is_fed(model, speech) -> None:
     translator = SpeechTranslator(model)
     stream = TranslationStream(translator)
     said = [stream.feed(speech[i : i + 1000]) for i in range(0, len(speech), 1000)]
     said.append(stream.finish())
-    streamed = [unit for one in said for unit in one.units]
     waveform = torch.from_numpy(speech)[None]
     encoder, head = model.encoder, translator.translator
     chunks = SMALL.streaming.chunks(0.32, 25)
     with torch.no_grad():
         output = encoder.encode_in_chunks(waveform, torch.tensor([len(speech)]), chunks)
-        path = head(output.features, output.lengths, chunks).logits[0].argmax(dim=-1).tolist()
+        found = head(output.features, output.lengths, chunks)
+    path = found.logits[0].argmax(dim=-1).tolist()
     expected = [b - 1 for a, b in zip([0, *path], path, strict=False) if b not in (0, a)]
-    assert streamed == expected
-    spoken = np.concatenate([one.speech for one in said])
-    assert np.allclose(spoken, translator.speak(streamed))
+    assert written(said) == expected
+    text = translator.files.text_vocabulary.decode_ctc(found.text_logits[0].argmax(-1).tolist())
+    assert " ".join("".join(one.text for one in said).split()) == text and text
+    assert np.allclose(spoken(said), translator.speak(expected))
     whole = TranslationStream(translator)
-    both = whole.feed(speech), whole.finish()
-    assert [unit for one in both for unit in one.units] == streamed
+    assert written([whole.feed(speech), whole.finish()]) == expected
+
+
+def test_a_stream_says_nothing_in_long_pauses_whatever_they_sound_like(model) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, 3 * 16000).astype(np.float32)
+    pause = np.concatenate([np.zeros(32000, np.float32), noise])
+    translator = SpeechTranslator(model)
+    listening = TranslationStream(translator, vad="none", speak=False)
+    assert written([listening.feed(pause), listening.finish()])
+    stream = TranslationStream(translator)
+    said = [stream.feed(pause), stream.finish()]
+    assert not written(said) and not len(spoken(said)) and "".join(s.text for s in said) == " "
+    with pytest.raises(ConfigError, match="must be silero or none"):
+        TranslationStream(translator, vad="energy")
+
+
+def test_a_pause_brings_out_all_that_was_said_before_it(model, speech) -> None:
+    translator = SpeechTranslator(model)
+    stream = TranslationStream(translator)
+    pause = np.zeros(2 * 16000, np.float32)
+    first = [stream.feed(speech), stream.feed(pause)]
+    assert [one.endpoint for one in first] == [False, True]
+    assert np.allclose(spoken(first), translator.speak(written(first)))
+    second = [stream.feed(speech), stream.feed(pause)]
+    assert written(second) and np.allclose(spoken(second), translator.speak(written(second)))
+    assert not len(stream.finish().speech)
 
 
 def test_units_come_before_the_speech_has_ended(model, speech) -> None:
