@@ -9,12 +9,19 @@ POST /v1/audio/transcriptions   as the OpenAI API: file, model, language, respon
                                 text, srt, vtt, verbose_json; also tsv, eaf, TextGrid),
                                 timestamp_granularities[], stream, temperature (not used), prompt
                                 (not used); and hotwords, "a,b"
-WS   /v1/audio/stream           16-bit samples in, words out (?sample_rate=48000&language=sw)
-GET  /                          the page: drop a file or speak, see and hear the words
+POST /v1/audio/translations     where a model translates: the same fields; response_format also
+                                wav, flac, opus (the translation spoken), verbose_json (units,
+                                times and text) or zip (wav and json); head=retrieval
+WS   /v1/audio/stream           16-bit samples in, words out (?sample_rate=48000&language=sw);
+                                with ?task=translate speech out, and its units and text as json
+GET  /                          the page: drop a file or speak, see and hear what it says
 GET  /v1/models /health /metrics
 
   speechjepa serve runs/quickstart --port 8000
   curl -F file=@interview.wav -F response_format=srt localhost:8000/v1/audio/transcriptions
+
+  speechjepa serve runs/s2st-phrases-es-en
+  curl -F file=@dates.wav -F response_format=wav localhost:8000/v1/audio/translations -o en.wav
 
 It answers this computer alone unless --host says otherwise, and then everyone who can reach it:
 there is no password, so put a proxy that asks for one (and speaks https, without which browsers
@@ -27,13 +34,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `serve` command."""
     parser = subparsers.add_parser(
         "serve",
-        help="a page and an OpenAI-like HTTP interface that transcribe",
+        help="a page and an OpenAI-like HTTP interface that transcribe and translate",
         description="Serve a model to browsers and programs until Ctrl-C.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a fine-tuned bundle, or a run's folder")
+    add("model", metavar="MODEL", help="a fine-tuned bundle or one that translates, or its run")
+    add("--translator", metavar="M", help="a bundle that translates, beside one that transcribes")
     add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this computer alone)")
     add("--port", type=int, default=8000, help="(8000; 0 = any that is free)")
     add("--name", help="what clients call the model (its folder's name); many say whisper-1")
@@ -88,5 +96,6 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         config=config,
+        translator=args.translator,
     )
     return 0

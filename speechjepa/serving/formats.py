@@ -39,10 +39,15 @@ def transcript_response(
         response_format: One of `RESPONSE_FORMATS`.
         granularities: What `verbose_json` shows of "segment" and "word".
     """
-    if response_format == "json":
-        return JSONResponse({"text": result["text"], "usage": _usage(result)})
     if response_format == "verbose_json":
         return JSONResponse(verbose(result, granularities))
+    return text_response(result, response_format)
+
+
+def text_response(result: dict[str, Any], response_format: str) -> Response:
+    """Return a transcript or a translation in one of the formats that are text alone."""
+    if response_format == "json":
+        return JSONResponse({"text": result["text"], "usage": _usage(result)})
     if response_format == "text":
         return Response(result["text"] + "\n", media_type="text/plain; charset=utf-8")
     return file_response(result, response_format)
@@ -77,8 +82,18 @@ def verbose(result: dict[str, Any], granularities: frozenset[str]) -> dict[str, 
     return answer
 
 
+def verbose_translation(result: dict[str, Any]) -> dict[str, Any]:
+    """Return `verbose_json` of a translation.
+
+    What `speechjepa translate` writes, and the fields that clients of the OpenAI API expect.
+    """
+    segments = [_segment(segment) | segment for segment in result["segments"]]
+    return {"task": "translate", **result, "segments": segments, "usage": _usage(result)}
+
+
 def _segment(segment: dict[str, Any]) -> dict[str, Any]:
-    text = segment["text"].encode()
+    text = (segment["text"] or "").encode()
+    score = segment.get("score", segment.get("confidence", 0.0))
     shown = {
         "id": segment["id"],
         "seek": round(100 * segment["start"]),
@@ -87,10 +102,10 @@ def _segment(segment: dict[str, Any]) -> dict[str, Any]:
         "text": segment["text"],
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(math.log(max(1e-6, segment["score"])), 4),
+        "avg_logprob": round(math.log(max(1e-6, score)), 4),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
         "no_speech_prob": 0.0,
-        "score": segment["score"],
+        "score": score,
     }
     if "alternatives" in segment:
         shown["alternatives"] = segment["alternatives"]

@@ -26,6 +26,7 @@ _COUNTED = (
     "/metrics",
     "/v1/models",
     "/v1/audio/transcriptions",
+    "/v1/audio/translations",
     "/v1/audio/stream",
     "/v1/transcripts",
 )

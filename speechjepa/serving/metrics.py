@@ -72,7 +72,10 @@ class Metrics:
 
 
 _TOTALS = {
-    "audio_seconds_total": ("audio", "Audio transcribed from files, in seconds."),
+    "audio_seconds_total": (
+        "audio",
+        "Audio of files that were transcribed or translated, in seconds.",
+    ),
     "live_audio_seconds_total": ("live_audio", "Audio heard on live connections, in seconds."),
     "upload_bytes_total": ("bytes", "Bytes of recordings received."),
     "dropped_total": ("dropped", "Requests whose client went away before the answer."),

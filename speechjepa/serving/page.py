@@ -10,6 +10,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 
 router = APIRouter()
+SCRIPTS = ("page.js", "live.js", "translate.js")
 
 
 @router.get("/")
@@ -24,11 +25,11 @@ async def get_page() -> Response:
 def build_page() -> tuple[str, str]:
     """Return the page, and the policy that lets a browser run its own script and no other."""
     folder = files("speechjepa.serving") / "web"
-    html, style, worklet, page, live = (
+    html, style, worklet, *scripts = (
         (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "microphone.js", "page.js", "live.js")
+        for name in ("page.html", "page.css", "microphone.js", *SCRIPTS)
     )
-    script = page + live
+    script = "".join(scripts)
     for mark, text in (("/*STYLE*/", style), ("/*WORKLET*/", worklet), ("/*SCRIPT*/", script)):
         html = html.replace(mark, text)
     policy = "; ".join(

@@ -1,4 +1,4 @@
-"""Transcribe one received recording, step by step, within its limits."""
+"""Read one received recording, step by step, within its limits; transcribe it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def transcribe_recording(
         ApiError: The recording is not audio (400) or too long (413).
     """
     try:
-        total = _declared_seconds(path)
-        _refuse_long(total, max_seconds)
+        total = declared_seconds(path)
+        refuse_long(total, max_seconds)
         tell(Progress(0.0, total))
         language = find_language(model, path, config.language)
         seconds = 0.0
@@ -79,7 +79,7 @@ def transcribe_recording(
         def still_wanted() -> None:
             tell(Progress(seconds, total))
 
-        blocks = _blocks(path, model.sample_rate, max_seconds, still_wanted)
+        blocks = limited_blocks(path, model.sample_rate, max_seconds, still_wanted)
         timed = replace(config, word_timestamps=True)
         for segment in iter_segments(model, blocks, timed, on_progress=on_progress):
             segments.append(segment)
@@ -114,14 +114,16 @@ def undecodable(error: AudioError) -> ApiError:
     return ApiError(400, f"the file {reason}", param="file", code="undecodable_audio")
 
 
-def _declared_seconds(path: Path) -> float | None:
+def declared_seconds(path: Path) -> float | None:
+    """Return how long a recording is by its header; None where it does not say."""
     with open_source(path) as source:
         if source.num_samples is None:
             return None
         return source.num_samples / source.sample_rate
 
 
-def _refuse_long(seconds: float | None, max_seconds: float) -> None:
+def refuse_long(seconds: float | None, max_seconds: float) -> None:
+    """Refuse a recording of so many seconds where that is too many."""
     if seconds is not None and seconds > max_seconds:
         message = (
             f"the recording is longer than {max_seconds / 60:g} minutes, this server's limit; "
@@ -130,13 +132,13 @@ def _refuse_long(seconds: float | None, max_seconds: float) -> None:
         raise ApiError(413, message, param="file", code="audio_too_long")
 
 
-def _blocks(
+def limited_blocks(
     path: Path, sample_rate: int, max_seconds: float, still_wanted: Callable[[], None]
 ) -> Iterator[np.ndarray]:
     """Yield the waveform; a header may promise less than there is."""
     num_samples = 0
     for block in stream_audio(path, sample_rate=sample_rate, block_seconds=_BLOCK_SECONDS):
         num_samples += len(block)
-        _refuse_long(num_samples / sample_rate, max_seconds)
+        refuse_long(num_samples / sample_rate, max_seconds)
         still_wanted()
         yield block

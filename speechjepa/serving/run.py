@@ -6,13 +6,19 @@ import logging
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from speechjepa.errors import ConfigError
 from speechjepa.serving.settings import ServingConfig
 
+if TYPE_CHECKING:
+    import torch
+    from fastapi import FastAPI
+
+    from speechjepa.inference.model import SpeechModel
+
 logger = logging.getLogger(__name__)
-STAGES = ("bundle", "finetune", "self_training", "/")
+STAGES = ("bundle", "finetune", "self_training", "translate", "/")
 """Parts of a path that name no model."""
 _SHUTDOWN_SECONDS = 5
 """How long requests may go on after Ctrl-C."""
@@ -27,28 +33,30 @@ def serve(
     host: str,
     port: int,
     config: ServingConfig,
+    translator: str | None = None,
 ) -> None:
     """Serve a model until the process is told to end.
 
     Args:
-        model: A fine-tuned bundle, or a run's folder.
+        model: A fine-tuned bundle or one that translates, or a run's folder.
         name: What clients call it; None = its folder's name.
         device: "cpu", "cuda", ...; "auto" = "cuda" if there.
         compute_type: Number format; "auto" = the fastest by trial.
         host: Address to listen at; "0.0.0.0" is every one of this computer.
         port: 0 = any that is free.
         config: Limits and sizes.
+        translator: A bundle that translates, served beside a model that transcribes.
 
     Raises:
-        ConfigError: The extra is not installed, or the address cannot be used.
-        ModelError: There is no such model, or it cannot transcribe.
+        ConfigError: The extra is not installed, or the address cannot be used; or `model`
+            translates too.
+        ModelError: There is no such model, or it can neither transcribe nor translate.
     """
     try:
         import uvicorn
 
-        from speechjepa.serving.app import create_app
         from speechjepa.serving.guard import loopback_names
-        from speechjepa.serving.live import MAX_MESSAGE_BYTES
+        from speechjepa.serving.listening import MAX_MESSAGE_BYTES
     except ImportError as error:
         raise ConfigError(
             f"`speechjepa serve` needs {error.name}: install it with "
@@ -60,12 +68,9 @@ def serve(
     names = loopback_names(host)
     if names:
         config = replace(config, allowed_hosts=(*names, *config.allowed_hosts))
-    loaded = load(
-        model,
-        device=default_device() if device == "auto" else device,
-        compute_type=compute_type,
-    )
-    app = create_app(loaded, name=name or model_name(model), config=config)
+    place = default_device() if device == "auto" else device
+    loaded = load(model, device=place, compute_type=compute_type)
+    app = _application(loaded, translator, place, name or model_name(model), config)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving %s at http://%s:%d", app.state.service.name, shown, _port(listener))
@@ -83,6 +88,34 @@ def serve(
             server_header=False,
         )
     ).run(sockets=[listener])
+
+
+def _application(
+    model: SpeechModel,
+    translator: str | None,
+    device: str | torch.device,
+    name: str,
+    config: ServingConfig,
+) -> FastAPI:
+    from speechjepa.inference.model import load
+    from speechjepa.models.translator_files import has_translator
+    from speechjepa.serving.app import create_app
+    from speechjepa.serving.translators import ServedTranslator
+
+    seconds = config.chunk_seconds
+    if model.path is not None and has_translator(model.path):
+        if translator is not None:
+            raise ConfigError(
+                f"{model.path} translates: give the model that transcribes as MODEL, and leave "
+                "--translator out to translate alone"
+            )
+        served = ServedTranslator(model, name, chunk_seconds=seconds)
+        return create_app(None, name=name, config=config, translator=served)
+    if translator is None:
+        return create_app(model, name=name, config=config)
+    beside = load(translator, device=device)
+    served = ServedTranslator(beside, model_name(translator), chunk_seconds=seconds)
+    return create_app(model, name=name, config=config, translator=served)
 
 
 def model_name(model: str) -> str:

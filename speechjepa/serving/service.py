@@ -1,4 +1,4 @@
-"""What the endpoints of one server share: the model, its workers, limits and counts."""
+"""What the endpoints of one server share: the models, their workers, limits and counts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from speechjepa.inference.transcribe import TranscriptionModel
 from speechjepa.serving.answers import ApiError
 from speechjepa.serving.metrics import Metrics
 from speechjepa.serving.settings import ServingConfig
+from speechjepa.serving.translators import ServedTranslator
 from speechjepa.serving.work import Places, Workers
 
 
@@ -27,23 +28,31 @@ class ServedModel(TranscriptionModel, Protocol):
 
 
 class Service:
-    """One model and all that a server needs to answer for it.
+    """One or two models and all that a server needs to answer for them.
 
     Args:
-        model: A fine-tuned model.
-        name: What clients call it.
+        model: A fine-tuned model; None = the server transcribes nothing.
+        name: What clients call the model, or the translator where it is alone.
         config: Limits and sizes.
+        translator: What translates; None = the server translates nothing.
     """
 
-    def __init__(self, model: ServedModel, name: str, config: ServingConfig) -> None:
+    def __init__(
+        self,
+        model: ServedModel | None,
+        name: str,
+        config: ServingConfig,
+        translator: ServedTranslator | None = None,
+    ) -> None:
         self.model = model
+        self.translator = translator
         self.name = name
         self.config = config
         self.metrics = Metrics()
         self.folder = tempfile.TemporaryDirectory(prefix="speechjepa-serve-")
         self.places = Places(
             config.workers + config.max_waiting,
-            f"{config.workers} recordings are being transcribed and {config.max_waiting} wait; "
+            f"{config.workers} recordings are being worked on and {config.max_waiting} wait; "
             "try again in a few seconds",
         )
         self.stream_places = Places(
@@ -75,14 +84,43 @@ class Service:
         """Give the calling worker its share of the cores; called again as others come and go."""
         torch.set_num_threads(max(1, self.num_threads // max(1, self.workers.num_running)))
 
-    def check_model(self, name: str | None) -> None:
-        """Refuse a request for a model that is not the one served; no name means that one."""
-        if name is not None and name != self.name:
+    def transcriber(self) -> ServedModel:
+        """Return what transcribes, or refuse the request where nothing does."""
+        if self.model is None:
             message = (
-                f"there is no model {name[:100]!r} here; this server has {self.name!r}, which "
-                "`speechjepa serve --name NAME` calls as programs expect"
+                f"{self.name!r}, which this server has, translates and cannot transcribe: "
+                "ask POST /v1/audio/translations"
             )
-            raise ApiError(404, message, param="model", code="model_not_found")
+            raise ApiError(400, message, param="model", code="cannot_transcribe")
+        return self.model
+
+    def interpreter(self) -> ServedTranslator:
+        """Return what translates, or refuse the request where nothing does."""
+        if self.translator is None:
+            message = (
+                f"{self.name!r}, which this server has, transcribes and cannot translate; "
+                "`speechjepa serve --translator M` puts a model beside it that does"
+            )
+            raise ApiError(400, message, param="model", code="cannot_translate")
+        return self.translator
+
+    def check_model(self, name: str | None, *also: str) -> None:
+        """Refuse a request for a model that is not `self.name`, nor one of `also`.
+
+        No name means the one that is there.
+        """
+        if name is not None and name not in (self.name, *also):
+            raise self.no_model(name)
+
+    def no_model(self, name: str) -> ApiError:
+        """Return what is said to who asks for a model that is not there."""
+        there = [self.name] if self.translator is None else [self.name, self.translator.name]
+        shown = " and ".join(repr(one) for one in dict.fromkeys(there))
+        message = (
+            f"there is no model {name[:100]!r} here; this server has {shown}, which "
+            "`speechjepa serve --name NAME` calls as programs expect"
+        )
+        return ApiError(404, message, param="model", code="model_not_found")
 
     def close(self) -> None:
         """Stop all work and remove what was received."""

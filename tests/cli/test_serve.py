@@ -20,6 +20,7 @@ from speechjepa.models.ctc import CtcModel
 from speechjepa.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from speechjepa.serving.run import model_name
 from speechjepa.text.vocabulary import Vocabulary
+from tests.translation_bundle import bundle
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,33 @@ def test_a_server_from_the_command_line(model):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_translator_from_the_command_line_alone_or_beside_a_model(model, tmp_path, capsys):
+    translator = str(bundle(tmp_path / "es-en" / "translate" / "bundle").parents[1])
+    for arguments, there in (
+        ([translator], {"es-en"}),
+        ([str(model), "--translator", translator], {"small", "es-en"}),
+    ):
+        command = [sys.executable, "-m", "speechjepa", "serve", *arguments, "--port", "0"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            url = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())[0]
+            client = httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5))
+            assert {m["id"] for m in client.get("/v1/models").json()["data"]} == there
+            assert client.get("/health").json()["translates"]["model"] == "es-en"
+            client.close()
+        finally:
+            process.kill()
+            process.wait()
+    for arguments, says in (
+        (["--translator", str(model)], "leave --translator out"),
+        (["--language", "es"], "cannot transcribe"),
+    ):
+        assert main(["serve", translator, *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["serve", str(model), "--translator", str(model)]) == 2
+    assert "holds no translator" in capsys.readouterr().err
 
 
 def test_an_address_in_use_is_said(model, capsys):

@@ -17,63 +17,11 @@ from speechjepa.data.synthetic.espeak import synthesise
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.model import load
 from speechjepa.inference.retrieval import PARTS, Known, Retrieval, embed, pool
-from speechjepa.inference.selection_voice import RecordedUnits
 from speechjepa.inference.translate import translate, translate_files
 from speechjepa.inference.translate_stream import TranslationStream
 from speechjepa.inference.translator import SpeechTranslator
-from speechjepa.inference.voice import SelectionVoice
-from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
 from speechjepa.models.encoder import EncoderOutput
-from speechjepa.models.speech_encoder import SpeechEncoderConfig, StreamingConfig
-from speechjepa.models.speech_to_units import SpeechTranslationModel, TranslatorConfig
-from speechjepa.models.translator_files import TranslatorFiles, save_translator
-from speechjepa.text.vocabulary import Vocabulary
-from speechjepa.units.kmeans import Units
-
-NUM_UNITS = 4
-SMALL = SpeechEncoderConfig(
-    width=32, num_layers=2, num_heads=2, ffn_width=64, kernel_size=5, frame_rate=25,
-    streaming=StreamingConfig(),
-)  # fmt: skip
-
-
-def units() -> Units:
-    return Units(
-        centroids=torch.arange(float(NUM_UNITS))[:, None],
-        mean=torch.zeros(1),
-        scale=torch.ones(1),
-        frame_rate=25.0,
-    )
-
-
-def bundle(folder: Path, *, kind: str = "units", head: str = "ctc", voice: bool = True) -> Path:
-    """Write a translator of random weights that writes much."""
-    torch.manual_seed(0)
-    letters = Vocabulary(["<blank>", "|", "a", "b", "c"])
-    config = TranslatorConfig(
-        head=head, num_layers=1, head_channels=16, ffn_factor=2, kernel_size=3, text_symbols=5
-    )
-    encoder = build_encoder(SMALL)
-    model = SpeechTranslationModel(encoder, NUM_UNITS + 1, config)
-    torch.nn.init.normal_(model.translator.head.weight, std=1.0)
-    save_bundle(Bundle(encoder=encoder, training={"translate": {}}), folder)
-    files = TranslatorFiles(
-        kind=kind,
-        num_tokens=NUM_UNITS + 1,
-        config=config,
-        vocabulary=letters if kind == "characters" else None,
-        text_vocabulary=letters if head == "ctc" else None,
-        source_language="xx",
-        language="yy",
-    )
-    save_translator(model.translator, files, folder)
-    if voice and kind == "units":
-        generator = np.random.default_rng(0)
-        noise = generator.normal(0, 0.1, (5, 13 * 16000)).astype(np.float32)
-        heard = torch.from_numpy(generator.integers(0, NUM_UNITS, (5, 1, 13 * 25)))
-        recorded = RecordedUnits.of(list(zip(heard, noise, strict=True)), 640)
-        SelectionVoice(recorded, units()).save(folder / "voice")
-    return folder
+from tests.translation_bundle import NUM_UNITS, SMALL, bundle
 
 
 @pytest.fixture(scope="module")

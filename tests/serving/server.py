@@ -28,11 +28,13 @@ class Running:
         limits = httpx.Limits(max_keepalive_connections=0)
         self.client = httpx.Client(base_url=self.url, timeout=60.0, limits=limits)
 
-    def post(self, content=None, *, name="a.wav", timeout=60.0, **fields):
+    def post(
+        self, content=None, *, to="/v1/audio/transcriptions", name="a.wav", timeout=60.0, **fields
+    ):
         """Send a recording; without `content`, tones that say "abc def"."""
         content = wav("abc def") if content is None else content
         return self.client.post(
-            "/v1/audio/transcriptions",
+            to,
             files={"file": (name, content)},
             data=fields,
             timeout=timeout,
@@ -77,10 +79,15 @@ class SlowModel(ToneModel):
 
 
 @contextmanager
-def running(model=None, **settings):
-    """Run a server for the length of a block."""
+def running(model=None, *, translator=None, **settings):
+    """Run a server for the length of a block, of a model that transcribes, translates, or both."""
     config = ServingConfig(**{"workers": 2, "idle_seconds": 10.0, **settings})
-    app = create_app(model or ToneModel(), name="tones", config=config)
+    name = "tones"
+    if model is None and translator is None:
+        model = ToneModel()
+    elif model is None:
+        name = translator.name
+    app = create_app(model, name=name, config=config, translator=translator)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(

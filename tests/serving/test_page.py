@@ -4,7 +4,6 @@ Skipped, with the reason, where there is no Chromium; continuous integration ins
 """
 
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 
 import httpx
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 
 from speechjepa.serving.page import build_page
+from tests.serving.browser import browse, open_page
 from tests.serving.server import LiveToneModel, SlowModel, running, sound, wait_until, wav
 from tests.tone_model import RATE, synthesize
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SAID = "abc def" + "_" * 20 + "gh bad"
 SPOKEN = "_____abc def" + "_" * 12 + "gh" + "_" * 30
 
@@ -49,22 +48,8 @@ def microphone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(microphone):
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: `apt-get install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={microphone}%noloop",
-            ],
-        )
-        yield browser
-        browser.close()
+    with browse(microphone) as it:
+        yield it
 
 
 @pytest.fixture(scope="module")
@@ -75,27 +60,9 @@ def server():
 
 @pytest.fixture
 def page(browser, server):
-    context = browser.new_context(accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    problems = []
-    page.on(
-        "request",
-        lambda request: (
-            request.url.startswith(("http://127.0.0.1:", "blob:", "data:"))
-            or problems.append(request.url)
-        ),
-    )
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda message: "Security Policy" in message.text and problems.append(message.text),
-    )
-    page.goto(server.url)
-    page.locator("#model", has_text="tones").wait_for()
-    yield page
-    context.close()
-    assert problems == []
+    with open_page(browser, server.url) as page:
+        page.locator("#model", has_text="tones").wait_for()
+        yield page
 
 
 def send(page, content, name="story.wav"):

@@ -1,77 +1,105 @@
 
 // ---- the microphone
 
-async function listen() {
+async function openMicrophone({ echoCancellation = false } = {}) {
   if (!navigator.mediaDevices) {
-    return showError("browsers give the microphone to https pages and to localhost only.");
+    showError("browsers give the microphone to https pages and to localhost only.");
+    return null;
   }
   begin("Live recording", { live: true });
   status("Asking for the microphone");
   let source;
   try {
     source = await navigator.mediaDevices.getUserMedia({
-      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false },
+      audio: { channelCount: 1, echoCancellation, noiseSuppression: false },
     });
   } catch (error) {
     showError(error.name === "NotAllowedError" ? "the microphone is not allowed for this page." : `there is no microphone (${error.message}).`);
-    return end();
+    end();
+    return null;
   }
   const context = new AudioContext();
   const url = URL.createObjectURL(new Blob([$("worklet").textContent], { type: "text/javascript" }));
   await context.audioWorklet.addModule(url);
   URL.revokeObjectURL(url);
-  const microphone = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
-  const pieces = [];
-  let numSamples = 0, line = null;
-  const partial = element("span", "partial");
-  const address = new URL("v1/audio/stream", location.href);
-  address.protocol = address.protocol.replace("http", "ws");
-  address.searchParams.set("sample_rate", Math.round(context.sampleRate));
-  const language = $("language").value;
-  if (language && language !== "auto") address.searchParams.set("language", language);
-  const socket = new WebSocket(address);
-
-  const finish = (complete) => {
-    for (const track of source.getTracks()) track.stop();
-    context.close();
-    removePartial(partial);
-    transcript.duration = numSamples / context.sampleRate;
-    if (numSamples) giveAudio(wavFile(pieces, context.sampleRate), "recording.wav");
-    if (numSamples) transcript.filename = "recording.wav";
-    end({ complete });
+  const node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
+  const capture = {
+    rate: context.sampleRate,
+    seconds: 0,
+    pieces: [],
+    onpiece: () => {},
+    onend: () => {},
+    start: () => context.createMediaStreamSource(source).connect(node),
+    end: () => node.port.postMessage(null),  // the last samples come before `onend`
+    close: () => {
+      for (const track of source.getTracks()) track.stop();
+      context.close();
+    },
+    wav: () => wavFile(capture.pieces, context.sampleRate),
   };
-  microphone.port.onmessage = ({ data }) => {
-    if (data === null) {
-      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "finish" }));
-      return;
-    }
-    pieces.push(data);
-    numSamples += data.length;
-    $("clock").textContent = clock(numSamples / context.sampleRate);
+  node.port.onmessage = ({ data }) => {
+    if (data === null) return capture.onend();
+    capture.pieces.push(data);
+    capture.seconds += data.length / context.sampleRate;
+    $("clock").textContent = clock(capture.seconds);
     const loudest = data.reduce((peak, sample) => Math.max(peak, Math.abs(sample)), 0);
     $("level").firstElementChild.style.width = `${Math.round(100 * Math.sqrt(loudest / 32768))}%`;
-    if (socket.readyState === WebSocket.OPEN) socket.send(data.buffer);
+    capture.onpiece(data);
   };
+  return capture;
+}
+
+// Sends what the microphone hears to the server until it is stopped, and hands on what comes back.
+function converse(capture, parameters, { onready, onmessage, onspeech, onclose }) {
+  const address = new URL("v1/audio/stream", location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  address.searchParams.set("sample_rate", Math.round(capture.rate));
+  for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
+  const socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  const send = (data) => { if (socket.readyState === WebSocket.OPEN) socket.send(data); };
+  capture.onpiece = (piece) => send(piece.buffer);
+  capture.onend = () => send(JSON.stringify({ type: "finish" }));
   socket.onmessage = ({ data }) => {
+    if (data instanceof ArrayBuffer) return onspeech(new Int16Array(data));
     const message = JSON.parse(data);
     if (message.type === "ready") {
-      context.createMediaStreamSource(source).connect(microphone);
-      transcript.language = message.language;
+      onready(message);
+      capture.start();
       status("Listening");
-    }
-    if (message.type === "error") showError(message.error.message);
-    if (message.type === "words") line = takeWords(message, line, partial);
+    } else if (message.type === "error") showError(message.error.message);
+    else onmessage(message);
   };
   socket.onclose = (event) => {
     if (event.code !== 1000 && $("error").hidden) showError("the connection broke; what was heard is kept.");
-    finish(event.code === 1000);
+    capture.close();
+    transcript.duration = capture.seconds;
+    if (capture.seconds) giveAudio(capture.wav(), "recording.wav");
+    if (capture.seconds) transcript.filename = "recording.wav";
+    onclose();
+    end({ complete: event.code === 1000 });
   };
   cancel = () => {
     $("stop").disabled = true;
     status("Hearing the last words");
-    if (socket.readyState === WebSocket.OPEN) microphone.port.postMessage(null);
+    if (socket.readyState === WebSocket.OPEN) capture.end();
     else socket.close();
   };
+}
+
+async function listen() {
+  const capture = await openMicrophone();
+  if (!capture) return;
+  let line = null;
+  const partial = element("span", "partial");
+  const language = $("language").value;
+  const parameters = { task: "transcribe", ...(language && language !== "auto" ? { language } : {}) };
+  converse(capture, parameters, {
+    onready: (message) => { transcript.language = message.language; },
+    onmessage: (message) => { line = takeWords(message, line, partial); },
+    onspeech: () => {},
+    onclose: () => removePartial(partial),
+  });
 }
 
 function takeWords({ final, partial: guessed, endpoint }, line, partial) {

@@ -9,6 +9,7 @@ let transcript = null;  // { filename, language, duration, segments: [{ start, e
 let words = [];  // of all segments: { start, end, element }
 let now = -1;  // index of the word that is played
 let cancel = null;  // ends what is going on
+let translates = null;  // { model, from, into, text, speech, live }, where the server translates
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -36,7 +37,8 @@ function begin(title, { live = false } = {}) {
   $("transcript").replaceChildren();
   $("title").textContent = title;
   $("facts").textContent = "";
-  for (const id of ["player", "unplayable", "legend", "downloads", "recording"]) $(id).hidden = true;
+  const hidden = ["player", "unplayable", "legend", "downloads", "recording", "spoken-player", "speech", "original-label", "hear"];
+  for (const id of hidden) $(id).hidden = true;
   $("result").hidden = true;
   $("work").hidden = false;
   $("progress").hidden = live;
@@ -57,13 +59,18 @@ function end({ complete = false } = {}) {
     $("transcript").replaceChildren(element("p", "nothing", "No speech was heard."));
   }
   if (!transcript.segments.length) return;
-  const scores = transcript.segments.flatMap((segment) => segment.words.map((word) => word.score));
-  $("facts").textContent = [
-    clock(transcript.duration),
-    `${scores.length} word${scores.length === 1 ? "" : "s"}`,
-    scores.length ? `${Math.round(100 * mean(scores))} % sure on average` : "",
-    transcript.language ?? "",
-  ].filter(Boolean).join(" · ");
+  const scores = transcript.segments.flatMap((segment) => (segment.words ?? []).map((word) => word.score));
+  const facts = isTranslation()
+    ? [`${transcript.source_language ?? "?"} → ${transcript.language ?? "?"}`]
+    : [
+      `${scores.length} word${scores.length === 1 ? "" : "s"}`,
+      scores.length ? `${Math.round(100 * mean(scores))} % sure on average` : "",
+      transcript.language ?? "",
+    ];
+  $("facts").textContent = [clock(transcript.duration), ...facts].filter(Boolean).join(" · ");
+  for (const button of $("downloads").querySelectorAll("[data-format], #copy")) {
+    button.hidden = isTranslation() && !translates.text && button.dataset.format !== "json";
+  }
   $("downloads").hidden = false;
 }
 
@@ -100,9 +107,9 @@ function addSegment(segment) {
   time.setAttribute("aria-label", `play from ${clock(segment.start)}`);
   time.addEventListener("click", () => play(segment.start));
   const line = addLine(time);
-  $("legend").hidden = false;
+  $("legend").hidden = isTranslation();
   transcript.segments.push(segment);
-  if (segment.words.length) segment.words.forEach((word) => addWord(line, word));
+  if (segment.words?.length) segment.words.forEach((word) => addWord(line, word));
   else line.textContent = segment.text;
   return line;
 }
@@ -149,16 +156,19 @@ function giveAudio(blob, name) {
   $("audio").src = URL.createObjectURL(blob);
   $("player").hidden = false;
   $("audio").hidden = false;
-  if (!name) return;
-  URL.revokeObjectURL($("recording").href);
-  $("recording").href = URL.createObjectURL(blob);
-  $("recording").download = name;
-  $("recording").hidden = false;
+  if (name) giveFile("recording", blob, name);
+}
+
+function giveFile(id, blob, name) {
+  URL.revokeObjectURL($(id).href);
+  $(id).href = URL.createObjectURL(blob);
+  $(id).download = name;
+  $(id).hidden = false;
 }
 
 // ---- a file
 
-function transcribeFile(file) {
+function takeFile(file) {
   if (cancel) return showError("wait until the recording before is done, or cancel it.");
   begin(file.name);
   if (file.size > limits.upload_bytes) {
@@ -167,6 +177,11 @@ function transcribeFile(file) {
     return showError(`${file.name} has ${megabytes(file.size)}; this server takes up to ${megabytes(limits.upload_bytes)}.`);
   }
   giveAudio(file);
+  if (isTranslation()) translateFile(file);
+  else transcribeFile(file);
+}
+
+function transcribeFile(file) {
   const form = new FormData();
   form.append("stream", "true");
   if ($("language").value) form.append("language", $("language").value);
@@ -211,7 +226,7 @@ function takeEvent(event) {
   transcript.duration = Math.max(transcript.duration, event.seconds);
   const total = event.total_seconds;
   const of = total ? ` of ${clock(total)}` : "";
-  status(`Transcribing: ${clock(event.seconds)}${of}`, total ? Math.min(1, event.seconds / total) : undefined);
+  status(`${isTranslation() ? "Translating" : "Transcribing"}: ${clock(event.seconds)}${of}`, total ? Math.min(1, event.seconds / total) : undefined);
   return false;
 }
 
@@ -227,17 +242,24 @@ function errorOf(text, code) {
 
 async function download(format) {
   hideError();
+  if (format === "json" && isTranslation()) return downloadTranslation();
   try {
     const answer = await fetch(`v1/transcripts/${format}`, { method: "POST", body: JSON.stringify(transcript) });
     if (!answer.ok) return showError(errorOf(await answer.text(), answer.status));
-    const link = element("a");
-    link.href = URL.createObjectURL(await answer.blob());
-    link.download = `${transcript.filename.replace(/\.[^.]*$/, "") || "transcript"}.${format}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    keep(await answer.blob(), `${stem()}.${format}`);
   } catch {
     showError("the server cannot be reached; is it still running?");
   }
+}
+
+const stem = () => transcript.filename.replace(/\.[^.]*$/, "") || "transcript";
+
+function keep(blob, name) {
+  const link = element("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 async function copyText() {
@@ -255,10 +277,13 @@ async function copyText() {
 
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
-  if ($("file").files.length) transcribeFile($("file").files[0]);
+  if ($("file").files.length) takeFile($("file").files[0]);
   $("file").value = "";  // the same file may be chosen again
 });
-$("speak").addEventListener("click", () => listen().catch((error) => { showError(error.message); end(); }));
+$("speak").addEventListener("click", () => {
+  const hear = !isTranslation() ? listen : translates.live ? interpret : record;
+  hear().catch((error) => { showError(error.message); end(); });
+});
 $("stop").addEventListener("click", () => cancel?.());
 $("copy").addEventListener("click", copyText);
 $("downloads").addEventListener("click", (event) => {
@@ -294,7 +319,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const files = event.dataTransfer.files;
-  if (files.length) transcribeFile(files[0]);
+  if (files.length) takeFile(files[0]);
   if (files.length > 1) showError(`one recording at a time; this is ${files[0].name}.`);
 });
 
@@ -303,8 +328,9 @@ async function greet() {
   limits = health.limits;
   $("model").textContent = health.model;
   $("limits").textContent = `Any audio or video, up to ${duration(limits.recording_seconds)} and ${megabytes(limits.upload_bytes)}`;
+  offerTranslation(health);
   if (health.languages.length < 2) return;
-  $("language-field").hidden = false;
+  $("language-field").hidden = isTranslation();
   $("language").append(health.hears_language ? new Option("as heard", "auto") : new Option("any", ""));
   for (const code of health.languages) $("language").append(new Option(nameOf(code), code));
 }
