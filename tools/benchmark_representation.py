@@ -1,16 +1,22 @@
 """What frames of an encoder tell apart: ABX error, a linear probe of characters, RankMe.
 
-    python tools/benchmark_representation.py --aligner runs/mboshi --data DATA/mboshi/dev \\
-        --models jepa=runs/a contrastive=runs/b -o results/representation.json
+    python tools/benchmark_representation.py --aligner runs/all --data DATA/mboshi/dev --models \\
+        shipped=shipped jepa_ema=runs/a contrastive=runs/b -o results/representation.json
 
 No labels beyond the transcripts: the fine-tuned model of --aligner says when each character is
-spoken. Every character is one vector, the mean of the frames around its middle. The probe is
-trained on the first half of the utterances and measured on the other.
+spoken, the same times for every encoder. It should be the best one that there is, trained on all
+labels: by the times of a weak one all encoders look alike (docs/LOG.md). Every character is one
+vector per layer, interpolated between the two frames around its middle. The probe, a logistic
+regression, is trained on every other utterance and measured on the rest. RankMe is that of the
+vectors as they are; for the other two they are standardised. Fresh weights of the sizes of the
+first model are measured beside the others, as `fresh`.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,40 +37,53 @@ from speechjepa.workflow.record import make_record, write_json
 
 MIN_TOKENS = 20
 """Characters seen fewer times are left out."""
+FRESH = "fresh"
+
+Spoken = Sequence[tuple[str, float]]
+"""Characters, each with the middle of its time (seconds)."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every model, and write one JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--aligner", required=True, help="a fine-tuned model of the language")
     parser.add_argument("--data", required=True, help="transcribed utterances")
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME=MODEL")
-    parser.add_argument("--utterances", type=int, default=300)
+    parser.add_argument("--utterances", type=int, default=200, help="evenly spaced (default: 200)")
     parser.add_argument("-o", "--output", type=Path)
-    args = parser.parse_args()
-    aligner = load(args.aligner)
-    utterances = [u for u in read_corpus(args.data) if u.text][: args.utterances]
-    places = [characters(aligner, utterance) for utterance in utterances]
+    args = parser.parse_args(arguments)
     named = [text.partition("=")[::2] for text in args.models]
+    aligner = load(args.aligner)
     models = {name: load(path) for name, path in named}
     first = next(iter(models.values()))
     torch.manual_seed(0)
     fresh = build_encoder(first.bundle.encoder.config)  # type: ignore[arg-type]
-    models = {"fresh": SpeechModel(Bundle(encoder=fresh)), **models}
+    models = {FRESH: SpeechModel(Bundle(encoder=fresh)), **models}
+    everything = [u for u in read_corpus(args.data) if u.text]
+    number = min(args.utterances, len(everything))
+    chosen = np.linspace(0, len(everything) - 1, number).round().astype(int)
+    utterances = [everything[index] for index in chosen]
+    places = [characters(aligner, utterance) for utterance in utterances]
     found = {}
     for name, model in models.items():
         found[name] = measure(model, utterances, places)
-        print(name, found[name], flush=True)
-    best = min(layer["abx"] for name in models if name != "fresh" for layer in found[name])
+        print(name, summary(found[name]), flush=True)
+    best = {name: min(layer["abx"] for layer in layers) for name, layers in found.items()}
+    lowest = min((name for name in best if name != FRESH), key=lambda name: best[name])
+    corpus = "/".join(Path(args.data).parts[-2:])
     record = make_record(
-        what="representation: lowest ABX error of a pretrained encoder, characters of mboshi/dev",
-        figure=100 * best,
+        what=f"representation: ABX error of {lowest}, the lowest of the encoders compared, "
+        f"characters of {corpus} ({FRESH} weights: {100 * best[FRESH]:.1f} %)",
+        figure=100 * best[lowest],
         unit="% of triples",
-        command="python tools/benchmark_representation.py --aligner RUN --data mboshi/dev "
-        f"--models {' '.join(f'{name}=RUN' for name, _ in named)}",
+        command=f"python tools/benchmark_representation.py --aligner RUN --data DATA/{corpus} "
+        f"--utterances {args.utterances} --models {' '.join(f'{name}=MODEL' for name, _ in named)}",
         seed=0,
+        aligner=str(aligner.bundle.results or aligner.bundle.training.get("finetune")),
         utterances=len(utterances),
+        characters=sum(map(len, places)),
         layers=found,
+        cpu_minutes=time.process_time() / 60,
     )
     if args.output is not None:
         write_json(args.output, record)
@@ -88,50 +107,72 @@ def characters(aligner: SpeechModel, utterance: Utterance) -> list[tuple[str, fl
     ]
 
 
+def frames_at(
+    layer: NDArray[np.float32], seconds: NDArray[np.float64], rate: float
+) -> NDArray[np.float32]:
+    """Return vectors (N, D) of a layer (T, D) at times (N,), between the two frames around each.
+
+    Frame t stands for its middle, (t + 0.5) / rate; before the first and after the last, for them.
+    """
+    place = np.clip(seconds * rate - 0.5, 0, len(layer) - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, len(layer) - 1)
+    share = (place - below).astype(np.float32)[:, None]
+    return layer[below] * (1 - share) + layer[above] * share
+
+
 def measure(
-    model: SpeechModel,
-    utterances: Sequence[Utterance],
-    places: Sequence[Sequence[tuple[str, float]]],
+    model: SpeechModel, utterances: Sequence[Utterance], places: Sequence[Spoken]
 ) -> list[Mapping[str, float]]:
     """Return for every layer its ABX error, probe error and RankMe."""
     vectors: list[list[NDArray[np.float32]]] = []
-    names: list[str] = []
-    half = 0
-    rate = model.sample_rate / model.hop
-    for index, (utterance, spoken) in enumerate(zip(utterances, places, strict=True)):
-        if index == len(utterances) // 2:
-            half = len(names)
+    for utterance, spoken in zip(utterances, places, strict=True):
         wave = torch.from_numpy(read_utterance(utterance, model.sample_rate))[None]
         layers = model.encode(wave, return_layers=True).layers
         assert layers is not None
+        seconds = np.array([middle for _, middle in spoken], dtype=np.float64)
+        rate = model.sample_rate / model.hop
         vectors = vectors or [[] for _ in layers]
-        for symbol, seconds in spoken:
-            middle = min(int(seconds * rate), layers[0].shape[1] - 1)
-            names.append(symbol)
-            for layer, into in zip(layers, vectors, strict=True):
-                into.append(layer[0, max(0, middle - 1) : middle + 2].mean(dim=0).numpy())
-    classes = np.array(names)
-    counts = {name: int((classes == name).sum()) for name in set(names)}
-    kept = np.array([counts[name] >= MIN_TOKENS for name in names])
+        for layer, into in zip(layers, vectors, strict=True):
+            into.append(frames_at(layer[0].float().cpu().numpy(), seconds, rate))
+    classes = np.array([symbol for spoken in places for symbol, _ in spoken])
+    trains = np.array([i % 2 == 0 for i, spoken in enumerate(places) for _ in spoken])
+    counts = Counter(classes.tolist())
+    kept = np.array([counts[symbol] >= MIN_TOKENS for symbol in classes.tolist()])
     return [
-        layer_figures(np.stack(rows)[kept], classes[kept], int(kept[:half].sum()))
-        for rows in vectors
+        layer_figures(np.concatenate(rows)[kept], classes[kept], trains[kept]) for rows in vectors
     ]
 
 
 def layer_figures(
-    vectors: NDArray[np.float32], classes: NDArray[np.str_], half: int
+    vectors: NDArray[np.float32], classes: NDArray[np.str_], trains: NDArray[np.bool_]
 ) -> Mapping[str, float]:
-    """Return the figures of one layer; its vectors are standardised first."""
+    """Return the figures of one layer from vectors (N, D) of characters (N,).
+
+    Args:
+        vectors: As the layer gives them.
+        classes: What each is.
+        trains: Whether the probe learns from it, or is measured on it.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    rank = float(rankme(torch.from_numpy(vectors)))
     vectors = (vectors - vectors.mean(axis=0)) / (vectors.std(axis=0) + 1e-5)
-    probe = LogisticRegression(C=0.01, max_iter=200).fit(vectors[:half], classes[:half])
+    probe = LogisticRegression(C=0.01, max_iter=200).fit(vectors[trains], classes[trains])
     return {
         "abx": abx_error(vectors, list(classes)),
-        "probe_error": 1 - float(probe.score(vectors[half:], classes[half:])),
-        "rank_me": float(rankme(torch.from_numpy(vectors))),
+        "probe_error": 1 - float(probe.score(vectors[~trains], classes[~trains])),
+        "rank_me": rank,
     }
+
+
+def summary(layers: Sequence[Mapping[str, float]]) -> str:
+    """Return the best layers of an encoder in words."""
+    parts = []
+    for key, name in (("abx", "ABX error"), ("probe_error", "probe error")):
+        best = min(range(len(layers)), key=lambda index: layers[index][key])
+        parts.append(f"{name} {layers[best][key]:.1%} (layer {best})")
+    return f"{', '.join(parts)}, RankMe of the last layer {layers[-1]['rank_me']:.0f}"
 
 
 if __name__ == "__main__":

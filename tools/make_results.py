@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a program
     sys.path.insert(0, str(ROOT))
 
-from tools import translation_results  # noqa: E402
+from tools import representation_results, translation_results  # noqa: E402
 from tools.learning_plot import learning_plot  # noqa: E402
 
 FIELDS = ("what", "figure", "unit", "command", "commit", "seed", "hardware", "date")
@@ -157,6 +157,8 @@ def _overview(
         _table(RECIPE_HEADER, rows) if rows else "There are no recipes.",
         "## What pretraining is worth",
         _learning(cells) if cells else "Nothing was measured yet.",
+        "## What frames tell apart",
+        _representation(figures) or "Nothing was measured yet.",
         "## Translation",
         translation_results.EXPLANATION,
         _translations(translations, "../") if translations else "Nothing was measured yet.",
@@ -169,6 +171,15 @@ def _overview(
 def _translations(found: Sequence[Result], up: str) -> str:
     rows = [(result.fields, _link(result, up)) for result in found]
     return translation_results.translation_table(rows, _table, _number)
+
+
+def _representation(figures: Sequence[Result]) -> str:
+    found = (result for result in figures if result.path.name == representation_results.NAME)
+    tables = [
+        representation_results.representation_table(result.fields, _table, _number)
+        for result in found
+    ]
+    return "\n\n".join(tables)
 
 
 def _learning(cells: Sequence[Result]) -> str:
