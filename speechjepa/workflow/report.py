@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from speechjepa.config import load_yaml
 from speechjepa.errors import DataError
+from speechjepa.workflow import report_translation
 from speechjepa.workflow.report_confidence import confidence
 from speechjepa.workflow.report_errors import bars, confusion, utterances
 from speechjepa.workflow.report_representation import picture
@@ -47,22 +49,15 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
     recipe = load_yaml(run_dir / "recipe.yaml") if (run_dir / "recipe.yaml").exists() else {}
     states = _read_json(run_dir / "state.json").get("stages", {})
     results = _read_json(run_dir / "evaluate" / "results.json")
-    if recipe.get("pretrain", {}) is None and recipe.get("init") in (None, "fresh", "shipped"):
-        # The folder may hold pretraining of an earlier recipe; this model has none of it.
-        states.pop("pretrain", None)
-        training = [("curves", "Training", curves(run_dir, ("finetune",)))]
-    else:
-        training = [
-            ("curves", "Training", curves(run_dir)),
-            ("prediction", "What pretraining predicts", snapshot(run_dir)),
-        ]
     name = str(recipe.get("name") or run_dir.name)
-    sections = [
-        *training,
-        *_evaluation(run_dir, results),
-        ("settings", "Settings", _settings(run_dir)),
-    ]
-    head = _header(name, recipe) + _figures(results, states) + _stages(states)
+    if recipe.get("translation") is not None:
+        sections = report_translation.sections(run_dir, results, states)
+        figures = _tiles(report_translation.figures(results))
+    else:
+        sections = [*_training(run_dir, recipe, states), *_evaluation(run_dir, results)]
+        figures = _figures(results, states)
+    sections.append(("settings", "Settings", _settings(run_dir)))
+    head = _header(name, recipe) + figures + _stages(states)
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
     body = f"<header>{head}</header><nav>{links}</nav>" + "".join(
         f'<section id="{key}"><h2>{title}</h2>{text}</section>' for key, title, text in sections
@@ -75,6 +70,20 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
     os.replace(partial, path)
     logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
+
+
+def _training(
+    run_dir: Path, recipe: dict[str, Any], states: dict[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Return the sections about training: key, title, content."""
+    if recipe.get("pretrain", {}) is None and recipe.get("init") in (None, "fresh", "shipped"):
+        # The folder may hold pretraining of an earlier recipe; this model has none of it.
+        states.pop("pretrain", None)
+        return [("curves", "Training", curves(run_dir, ("finetune",)))]
+    return [
+        ("curves", "Training", curves(run_dir)),
+        ("prediction", "What pretraining predicts", snapshot(run_dir)),
+    ]
 
 
 def _evaluation(run_dir: Path, results: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -156,14 +165,17 @@ def _figures(results: dict[str, Any], states: dict[str, Any]) -> str:
         tiles.append((f"{kept['unlabelled_hours']:.1f} h", "unlabelled audio", note))
     if kept.get("parameters"):
         tiles.append((number(kept["parameters"]), "parameters", ""))
-    if not tiles:
-        return ""
+    return _tiles(tiles) + _evaluated(results) if tiles else ""
+
+
+def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    """Draw figures with their titles and notes, large."""
     drawn = "".join(
         f'<div class="tile"><b>{escape(figure)}</b><span>{escape(title)}</span>'
         f"<small>{escape(note)}</small></div>"
         for figure, title, note in tiles
     )
-    return f'<div class="tiles">{drawn}</div>{_evaluated(results)}'
+    return f'<div class="tiles">{drawn}</div>' if tiles else ""
 
 
 def _evaluated(results: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechjepa.errors import AudioError
 from speechjepa.metrics.error_rate import align
@@ -26,18 +27,13 @@ MAX_BARS = 24
 MAX_CHARACTERS = 30
 NOTHING = "∅"
 """Stands for the missing half of a deletion or an insertion."""
-_MARKS = (
-    "<p>Under what was said, what was heard: "
-    + ", ".join(
-        f'<span class="mark-{kind}">{words}</span>'
-        for kind, words in (
-            ("substitute", "another character"),
-            ("insert", "inserted"),
-            ("delete", "left out"),
-        )
-    )
-    + ".</p>"
-)
+
+
+def marks(intro: str) -> str:
+    """Return the key of what `alignment` marks, after some words."""
+    kinds = {"substitute": "another character", "insert": "inserted", "delete": "left out"}
+    shown = (f'<span class="mark-{kind}">{words}</span>' for kind, words in kinds.items())
+    return f"<p>{intro}: {', '.join(shown)}.</p>"
 
 
 def bars(groups: dict[str, dict[str, Any]], what: str) -> str:
@@ -87,7 +83,11 @@ def utterances(predictions: Sequence[Prediction]) -> str:
     middle = ranked[len(worst) :]
     start = max(0, len(ranked) // 2 - len(worst) - TYPICAL // 2)
     typical = middle[start : start + TYPICAL]
-    parts = [_MARKS, "<h3>The worst</h3>", *map(_utterance, worst)]
+    parts = [
+        marks("Under what was said, what was heard"),
+        "<h3>The worst</h3>",
+        *map(_utterance, worst),
+    ]
     if typical:
         parts += ["<h3>Typical: from the middle of the list</h3>", *map(_utterance, typical)]
     return "".join(parts)
@@ -103,10 +103,10 @@ def _utterance(item: Prediction) -> str:
     if item.get("cer_lm") is not None:
         facts.append(f"with LM {item['cer_lm']:.0%}")
     facts += [f"{item['duration']:.1f} s", item.get("speaker") or ""]
-    lines = [_alignment("greedy", item["reference"], item["hypothesis"])]
+    lines = [alignment("greedy", item["reference"], item["hypothesis"])]
     with_lm = item.get("hypothesis_lm")
     if with_lm is not None and with_lm != item["hypothesis"]:
-        lines.append(_alignment("with LM", item["reference"], with_lm))
+        lines.append(alignment("with LM", item["reference"], with_lm))
     return (
         f'<article class="utterance"><header><b><bdi>{escape(item["id"])}</bdi></b>'
         f"<span>{escape(' · '.join(filter(None, facts)))}</span>{_player(item)}</header>"
@@ -114,7 +114,15 @@ def _utterance(item: Prediction) -> str:
     )
 
 
-def _alignment(label: str, reference: str, hypothesis: str) -> str:
+def alignment(label: str, reference: str, hypothesis: str, *, above: str = "said") -> str:
+    """Write what was said, and under each character what was heard in its place.
+
+    Args:
+        label: What the lower line is.
+        reference: The upper line.
+        hypothesis: The lower line.
+        above: What the upper line is.
+    """
     cells: list[list[str]] = [[]]
     for operation, said, heard in align(reference, hypothesis):
         if operation == "equal" and said == " ":
@@ -128,8 +136,8 @@ def _alignment(label: str, reference: str, hypothesis: str) -> str:
     if not words:
         words = '<span class="none">nothing was said and nothing heard</span>'
     return (
-        '<div class="pair"><span class="labels"><span>said</span>'
-        f"<span>{escape(label)}</span></span>"
+        '<div class="pair"><span class="labels">'
+        f"<span>{escape(above)}</span><span>{escape(label)}</span></span>"
         f'<span class="aligned" dir="auto">{words}</span></div>'
     )
 
@@ -154,8 +162,6 @@ def _player(item: Prediction) -> str:
 
 
 def _opus(item: Prediction) -> str:
-    import soundfile
-
     from speechjepa.audio.files import read_audio
 
     duration = item["duration"] or None
@@ -164,6 +170,13 @@ def _opus(item: Prediction) -> str:
         start=item["start"],
         duration=MAX_PLAYER_SECONDS if duration is None else min(duration, MAX_PLAYER_SECONDS),
     )
+    return opus(waveform)
+
+
+def opus(waveform: NDArray[np.float32]) -> str:
+    """Return a waveform (S,) at 16 kHz as a data URI, loud enough to hear."""
+    import soundfile
+
     loudest = float(np.abs(waveform).max(initial=0.0))
     buffer = io.BytesIO()
     soundfile.write(

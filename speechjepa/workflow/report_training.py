@@ -58,7 +58,31 @@ _FINETUNING = (
     ),
     ("Learning rate", "", {"learning_rate": "learning rate", "learning_rate/head": "head"}),
 )
-_PERCENT = {"monitor/probe_cer", "dev/cer", "dev/wer"}
+_TRANSLATION = (
+    (
+        "Loss",
+        "Of units, or of characters. Should fall, fast at first.",
+        {"loss/ctc": "train", "loss/tokens": "train"},
+    ),
+    (
+        "Dev error",
+        "Tokens that are wrong, per cent; the model of the lowest point is kept.",
+        {"dev/token_error_rate": "token error rate"},
+    ),
+    (
+        "Blank ratio",
+        "Share of places that write nothing. At 1 the model is silent.",
+        {"monitor/blank_ratio": "blank"},
+    ),
+    ("Learning rate", "", {"learning_rate": "learning rate", "learning_rate/head": "head"}),
+)
+_PERCENT = {"monitor/probe_cer", "dev/cer", "dev/wer", "dev/token_error_rate"}
+_NOUNS = {
+    "pretrain": "pretraining",
+    "finetune": "fine-tuning",
+    "translate": "trained translator",
+    "recogniser": "recogniser",
+}
 _FROM_ZERO = {
     "Dead dimensions",
     "Speed",
@@ -95,11 +119,13 @@ def read_metrics(path: Path) -> dict[str, Line]:
 
 
 def curves(run_dir: Path, stages: Sequence[str] = ("pretrain", "finetune")) -> str:
-    """Return the charts of pretraining and fine-tuning, or words where there was none."""
+    """Return the charts of stages, by their folders, or words where there was none."""
     parts = []
     described = {
         "pretrain": ("Pretraining, without labels", _PRETRAINING),
         "finetune": ("Fine-tuning, with labels", _FINETUNING),
+        "translate": ("The translator", _TRANSLATION),
+        "recogniser": ("The recogniser that it is measured by", _FINETUNING),
     }
     for folder in stages:
         title, charts = described[folder]
@@ -113,8 +139,9 @@ def curves(run_dir: Path, stages: Sequence[str] = ("pretrain", "finetune")) -> s
         if drawn:
             parts.append(f'<div class="charts">{drawn}</div>')
         else:
-            what = "pretraining" if folder == "pretrain" else "fine-tuning"
-            parts.append(f'<p class="none">This run has no {what}: nothing was logged.</p>')
+            parts.append(
+                f'<p class="none">This run has no {_NOUNS[folder]}: nothing was logged.</p>'
+            )
     return "".join(parts)
 
 

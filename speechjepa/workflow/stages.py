@@ -139,8 +139,7 @@ class Plan:
             if recipe.self_training is not None:
                 stages.append(self._self_training())
             stages.append(self._evaluate())
-        if recipe.translation is None:
-            stages.append(self._report([stage.name for stage in stages]))
+        stages.append(self._report([stage.name for stage in stages]))
         # The run folder may remember stages that the recipe no longer has: nothing depends on
         # them, and what did is redone.
         names = {stage.name for stage in stages}
