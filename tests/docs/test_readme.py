@@ -17,11 +17,14 @@ PAGES = (
     "CHANGELOG.md",
     "docs/LOG.md",
     "docs/ONNX.md",
+    "docs/TRANSLATE.md",
+    "docs/examples/README.md",
     "docs/TRANSCRIBE.md",
 )
 COMMAND_PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "TRANSCRIBE.md",
+    ROOT / "docs" / "TRANSLATE.md",
     *sorted((ROOT / "recipes").glob("*/README.md")),
 ]
 
