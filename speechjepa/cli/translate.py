@@ -97,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     options = {"head": args.head, "beam": args.beam, "vad": args.vad}
     if args.output_dir is None:
         return _to_stdout(model, args.inputs, options)
-    from speechjepa.inference.translate import translate_files
+    from speechjepa.data.readers.common import as_line
+    from speechjepa.inference.translate_files import translate_files
 
     failed = done = 0
     outcomes = translate_files(
@@ -107,12 +108,13 @@ def run(args: argparse.Namespace) -> int:
         for outcome in outcomes:
             failed += outcome.status == "failed"
             done += outcome.status == "done"
+            name = as_line(str(outcome.path))
             if outcome.status == "failed":
-                print(f"error: {outcome.path}: {outcome.message}", file=sys.stderr)
+                print(f"error: {name}: {outcome.message}", file=sys.stderr)
             elif outcome.message:
-                print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
+                print(f"{name}: {outcome.message}", file=sys.stderr)
             for path in outcome.written:
-                print(path)
+                print(as_line(str(path)))
     except KeyboardInterrupt:
         print(
             f"stopped after {done} files; the same command goes on with the others",
@@ -157,6 +159,7 @@ def _write(speech: NDArray[np.float32]) -> None:
 
 
 def _to_stdout(model: SpeechModel, inputs: list[str], options: dict[str, object]) -> int:
+    from speechjepa.data.readers.common import as_text
     from speechjepa.errors import AudioError
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.translate import FileTranslator, TranslateConfig
@@ -167,13 +170,14 @@ def _to_stdout(model: SpeechModel, inputs: list[str], options: dict[str, object]
         try:
             if recording.problem is not None:
                 raise AudioError(recording.path, recording.problem)
-            result = translator.translate(recording.path)
+            result = translator.translate(recording.path, say=lambda first, samples: None)
         except AudioError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
             continue
         del result["speech"], result["sample_rate"]
-        print(json.dumps({"path": str(recording.path), **result}, ensure_ascii=False))
+        path = as_text(str(recording.path))
+        print(json.dumps({"path": path, **result}, ensure_ascii=False), flush=True)
     return _told(failed)
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechjepa.audio.files import stream_audio, write_wav
+from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import make_detector
-from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.errors import ConfigError
 from speechjepa.inference.chunks import Chunk, ChunkConfig, speech_chunks
 from speechjepa.inference.retrieval import embed, load_retrieval
-from speechjepa.inference.transcribe_files import Outcome, Recording, find_recordings
 from speechjepa.inference.translator import SpeechTranslator, Translated
 
 if TYPE_CHECKING:
@@ -95,8 +89,17 @@ class FileTranslator:
         path: str | PathLike[str],
         *,
         on_progress: Callable[[float], None] = lambda seconds: None,
+        say: Callable[[int, NDArray[np.float32]], None] | None = None,
     ) -> dict[str, Any]:
-        """Translate one file; see `translate`."""
+        """Translate one file; see `translate`.
+
+        Args:
+            path: The file.
+            on_progress: Called with the seconds of audio done so far.
+            say: Called with the place (samples) and the samples (S,) of what is said, segment by
+                segment, which is then not kept: `speech` is None, and memory does not grow with
+                the recording.
+        """
         duration = 0.0
 
         def heard() -> Iterator[NDArray[np.float32]]:
@@ -112,13 +115,16 @@ class FileTranslator:
         said = 0
         for segment, spoken in self.segments(heard()):
             segments.append(segment)
-            if self._speaks:
-                start = self.first_sample(segment)
-                speech += [np.zeros(start - said, np.float32), spoken]
-                said = start + len(spoken)
-        result = self.result(segments, duration)
-        result["speech"] = np.concatenate(speech) if speech else None
-        return result
+            if not self._speaks:
+                continue
+            start = self.first_sample(segment)
+            if say is not None:
+                say(start, spoken)
+                continue
+            speech += [np.zeros(start - said, np.float32), spoken]
+            said = start + len(spoken)
+        whole = np.concatenate(speech) if speech else None
+        return {**self.result(segments, duration), "speech": whole}
 
     def segments(
         self, blocks: Iterable[NDArray[np.float32]]
@@ -253,100 +259,3 @@ def translate(model: SpeechModel, path: str | PathLike[str], **options: Any) -> 
         ModelError: The model does not translate.
     """
     return FileTranslator(model, TranslateConfig(**options)).translate(path)
-
-
-def translate_files(
-    model: SpeechModel,
-    inputs: Sequence[str | PathLike[str]],
-    output_dir: str | PathLike[str],
-    *,
-    overwrite: bool = False,
-    on_start: Callable[[Recording, int, int], None] = lambda recording, number, count: None,
-    on_progress: Callable[[float], None] = lambda seconds: None,
-    **options: Any,
-) -> Iterator[Outcome]:
-    """Translate files one after the other; a file that fails does not stop the others.
-
-    Args:
-        model: One that was trained to translate.
-        inputs: Files and folders, see `find_recordings`.
-        output_dir: Gets a wav, where the model has a voice, and a json for each.
-        overwrite: Replace what is there; otherwise a file that has both is skipped.
-        on_start: Called with each file, its number from 1, and how many there are.
-        on_progress: Called with the seconds of audio done so far in the present file.
-        **options: Fields of `TranslateConfig`.
-
-    Yields:
-        What became of each file, as soon as it is known.
-
-    Raises:
-        ModelError: The model does not translate; raised before the first file.
-        ConfigError: Nothing can be written to `output_dir`; raised before the first file.
-    """
-    translator = FileTranslator(model, TranslateConfig(**options))
-    folder = Path(output_dir)
-    _prepare(folder)
-    suffixes = (".wav", ".json") if translator.translator.has_voice else (".json",)
-    recordings = find_recordings(inputs)
-    for number, recording in enumerate(recordings, start=1):
-        outputs = [folder / recording.name.with_name(recording.name.name + s) for s in suffixes]
-        problem = recording.problem or _in_the_way(outputs)
-        if problem is not None:
-            yield Outcome(path=recording.path, status="failed", message=problem)
-            continue
-        there = [str(output) for output in outputs if output.exists()]
-        if there and not overwrite:
-            message = f"{', '.join(there)} exists already; give --overwrite to replace it"
-            yield Outcome(path=recording.path, status="skipped", message=message)
-            continue
-        on_start(recording, number, len(recordings))
-        started = perf_counter()
-        try:
-            result = translator.translate(recording.path, on_progress=on_progress)
-            write_translation(result, outputs[-1], recording.path)
-        except (AudioError, ModelError, OSError) as error:
-            message = str(error).removeprefix(f"{recording.path}: ")
-            yield Outcome(path=recording.path, status="failed", message=message)
-            continue
-        yield Outcome(
-            path=recording.path,
-            status="done",
-            message="" if result["segments"] else "no speech was found in it",
-            result=result,
-            written=tuple(output for output in outputs if output.exists()),
-            seconds=perf_counter() - started,
-        )
-
-
-def write_translation(result: dict[str, Any], path: Path, recording: Path) -> None:
-    """Write a translation: a json, and a wav beside it where there is speech."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"path": str(recording), **result}
-    speech = content.pop("speech")
-    if content["sample_rate"] is not None:
-        wav = path.with_suffix(".wav") if path.suffix == ".json" else Path(f"{path}.wav")
-        silence = np.zeros(round(GAP_SECONDS * content["sample_rate"]), np.float32)
-        partial = wav.with_name(f".{wav.stem}.partial.wav")
-        write_wav(partial, speech if speech is not None and len(speech) else silence)
-        os.replace(partial, wav)
-        content["speech"] = wav.name
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _in_the_way(outputs: Sequence[Path]) -> str | None:
-    folders = [str(output) for output in outputs if output.is_dir()]
-    return f"a folder is where {', '.join(folders)} should be written" if folders else None
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder and write to it, so that no work is lost for want of it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: translations cannot be written there: {error.strerror}; give another folder"
-        ) from error

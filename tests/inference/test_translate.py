@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,8 @@ from speechjepa.data.synthetic.espeak import synthesise
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.model import load
 from speechjepa.inference.retrieval import PARTS, Known, Retrieval, embed, pool
-from speechjepa.inference.translate import translate, translate_files
+from speechjepa.inference.translate import translate
+from speechjepa.inference.translate_files import translate_files
 from speechjepa.inference.translate_stream import TranslationStream
 from speechjepa.inference.translator import SpeechTranslator
 from speechjepa.models.encoder import EncoderOutput
@@ -111,6 +113,35 @@ def test_bad_files_stop_nothing_and_nothing_is_overwritten(model, speech, tmp_pa
     said = capsys.readouterr()
     assert said.out.split() == [str(out / "good.wav"), str(out / "good.json")]
     assert "bad.wav" in said.err and "files that could not be translated: 2" in said.err
+
+
+def test_what_is_written_is_what_python_returns_and_nothing_else_is_left(
+    model, speech, tmp_path
+) -> None:
+    pause = np.zeros(32000, np.float32)
+    path = write(tmp_path / "a.wav", *[part for _ in range(8) for part in (speech, pause)])
+    expected = model.translate(path)
+    (outcome,) = translate_files(model, [path], tmp_path / "out")
+    assert np.allclose(
+        read_audio(tmp_path / "out/a.wav"), expected["speech"].clip(-1, 1), atol=1e-4
+    )
+    entry = json.loads((tmp_path / "out/a.json").read_text(encoding="utf-8"))
+    assert entry["segments"] == expected["segments"] and outcome.result["speech"] == "a.wav"
+    path.write_bytes(path.read_bytes()[:-100_000])  # ends before it says
+    damaged = list(translate_files(model, [path], tmp_path / "other"))
+    assert damaged[0].status == "failed"
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_name_that_is_no_text_stops_nothing(model, speech, tmp_path, capfd) -> None:
+    os.rename(write(tmp_path / "a.wav", speech), os.fsencode(tmp_path) + b"/caf\xe9\n.wav")
+    arguments = ["translate", str(tmp_path), "--model", str(model.path)]
+    assert main(arguments) == 0
+    assert json.loads(capfd.readouterr().out)["path"].endswith("caf\\udce9\n.wav")
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 2
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["text"] is not None
 
 
 def test_json_goes_to_stdout_without_a_folder(model, speech, tmp_path, capsys) -> None:
