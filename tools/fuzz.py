@@ -2,14 +2,16 @@
 
     python tools/fuzz.py --seconds 60
     python tools/fuzz.py --seconds 60 --http-seconds 60
+    python tools/fuzz.py --seconds 0 --http-seconds 60 --model M -o fuzz.json
 
 Small valid files in every container are damaged at random (bits, numbers in headers, missing and
 doubled pieces, parts of other files) and decoded in a process of their own. A file may be decoded,
 or refused with a SpeechJepaError. All else is a finding: another exception, a crash of the process,
 more than MAX_SECONDS or MAX_BYTES of memory for a few kilobytes, samples outside [-1, 1]. With
 --http-seconds damaged files, and damaged requests, go to a server on this machine too; its answers
-may be 200 or 4xx, and it must live. Files that were findings are kept in --keep. Exit status 1 if
-there was any. Writes results/fuzz.json.
+may be 200 or 4xx, and it must live; a model that translates is asked to translate them into speech.
+Files that were findings are kept in --keep. Exit status 1 if there was any. Writes
+results/fuzz.json.
 """
 
 from __future__ import annotations
@@ -273,12 +275,13 @@ def server(model: str, keep: Path) -> Iterator[tuple[str, subprocess.Popen[bytes
             process.wait(30)
 
 
-def multipart(name: str, content: bytes) -> tuple[bytes, bytes]:
-    """Return the body of an upload and its content type."""
+def multipart(name: str, content: bytes, field: bytes = b"n") -> tuple[bytes, bytes]:
+    """Return the body of an upload, with "wav" in one field besides, and its content type."""
     boundary = b"a1b2c3d4e5f6"
     body = b"".join(
         (
-            *(b"--", boundary, b'\r\nContent-Disposition: form-data; name="n"\r\n\r\n1\r\n'),
+            *(b"--", boundary, b'\r\nContent-Disposition: form-data; name="', field),
+            b'"\r\n\r\nwav\r\n',
             *(b"--", boundary, b'\r\nContent-Disposition: form-data; name="file"; filename="'),
             *(name.encode(), b'"\r\nContent-Type: audio/wav\r\n\r\n', content, b"\r\n"),
             *(b"--", boundary, b"--\r\n"),
@@ -296,44 +299,45 @@ def fuzz_upload(seconds: float, rng: random.Random, keep: Path, model: str) -> d
         made = seeds(Path(temporary))
         end = time.monotonic() + seconds
         with httpx.Client(base_url=address, timeout=120.0) as client:
+            translates = not client.get("/health").json()["transcribes"]
+            path = f"/v1/audio/{'translations' if translates else 'transcriptions'}"
+            field = b"response_format" if translates else b"n"
             while time.monotonic() < end and process.poll() is None:
                 name, content = rng.choice(list(made.items()))
-                body, content_type = multipart(f"a.{name}", content)
+                body, content_type = multipart(f"a.{name}", content, field)
                 if rng.random() < 0.5:
                     body, content_type = multipart(
-                        f"a.{name}", damage(content, list(made.values()), rng)
+                        f"a.{name}", damage(content, list(made.values()), rng), field
                     )
                 else:
                     body = damage(body, list(made.values()), rng)
                     if rng.random() < 0.2:
                         content_type = damage(content_type, [content], rng)
                         content_type = bytes(b for b in content_type if 31 < b < 127).strip()
-                found = _send(client, body, content_type)
+                found = _send(client, path, body, content_type)
                 counts["requests"] += 1
                 counts[found] += 1
                 if not (found == "200" or found.startswith("4")) and found not in findings:
                     findings.add(found)
                     print(f"finding: {found} ({_keep(body, keep, 'body')})", flush=True)
-            lives = process.poll() is None and _send_valid(client, made["wav"])
+            lives = process.poll() is None and _send_valid(client, path, made["wav"])
         if not lives:
             findings.add("the server did not live to answer a valid request")
     return {"counts": dict(sorted(counts.items())), "findings": sorted(findings)}
 
 
-def _send(client: Any, body: bytes, content_type: bytes) -> str:
+def _send(client: Any, path: str, body: bytes, content_type: bytes) -> str:
     import httpx
 
     try:
-        answer = client.post(
-            "/v1/audio/transcriptions", content=body, headers={b"content-type": content_type}
-        )
+        answer = client.post(path, content=body, headers={b"content-type": content_type})
     except httpx.HTTPError as error:
         return f"{type(error).__name__}: {error}"
     return str(answer.status_code)
 
 
-def _send_valid(client: Any, content: bytes) -> bool:
-    return _send(client, *multipart("a.wav", content)) == "200"
+def _send_valid(client: Any, path: str, content: bytes) -> bool:
+    return _send(client, path, *multipart("a.wav", content)) == "200"
 
 
 def main() -> int:
