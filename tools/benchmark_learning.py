@@ -9,7 +9,8 @@ pretrained further from it, and `best` goes on from `shipped` with self-training
 the outside row, see tools/learning_transformers.py: its `Wav2Vec2ForPreTraining` for the same
 minutes, fine-tuned for `--outside_minutes`, in which it takes fewer steps than the others. The
 column digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits
-whose word fits best of the ten.
+whose word fits best of the ten. What the frozen encoders of these runs tell apart (a linear probe,
+RankMe, ABX) is measured by tools/benchmark_representation.py.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
 again; runs that were interrupted go on where they stopped.

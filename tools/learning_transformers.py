@@ -48,7 +48,8 @@ SIZES: dict[str, Any] = {
     **{"intermediate_size": 768, "conv_dim": (96,) * 7},
     **{"codevector_dim": 192, "proj_codevector_dim": 192},
 }
-"""As wide and deep as our `tiny`; the convolutions make the parameters as many, 4.0 M."""
+"""As wide and deep as our `tiny`, and with as many parameters, 4.1 M: 4.2 M with the quantizer,
+4.0 M fine-tuned. Wider convolutions would only make it slower still."""
 LEARNING_RATE = 1e-3
 WARMUP = 32_000 / 200_000
 MASK_PROB, MASK_FRAMES = 0.65, 10

@@ -15,7 +15,8 @@ EXPLANATION = (
     "{characters} characters, placed in time by a model that was fine-tuned on all labels. ABX: of "
     "two characters of different kinds, how often the one of the other kind lies closer to a third "
     "(chance: 50 %). The probe tells characters by a logistic regression of one frame. Best layer "
-    "of each; all layers are in the file. `fresh`: weights that were never trained."
+    "of each; all layers are in the file. The ends of the scale: `fresh`, weights that were never "
+    "trained, and `aligner`, the encoder that was fine-tuned on all labels."
 )
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]

@@ -65,8 +65,8 @@ def test_one_command_measures_every_layer_of_every_encoder_and_fresh_weights(
     given = ["--aligner", str(tmp_path / "aligner"), "--data", str(data), "-o", str(output)]
     main([*given, "--utterances", "10", "--models", f"one={tmp_path / 'one'}"])
     record = json.loads(output.read_text())
-    assert list(record["layers"]) == ["fresh", "one"]
-    assert [len(layers) for layers in record["layers"].values()] == [3, 3]
+    assert list(record["layers"]) == ["fresh", "one", "aligner"]
+    assert [len(layers) for layers in record["layers"].values()] == [3, 3, 3]
     assert (record["utterances"], record["characters"]) == (10, 80)
     assert record["figure"] == 100 * min(layer["abx"] for layer in record["layers"]["one"])
     page = documents(tmp_path)[tmp_path / "docs" / "RESULTS.md"]
