@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,19 @@ def voice(folder: Path, of: Units | None = None) -> SelectionVoice:
     return made
 
 
-def run(folder: Path, **translation: Any) -> Path:
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """A voice on disk, and what it makes of units 1, 2 and 3."""
+    folder = tmp_path_factory.mktemp("voice")
+    return folder, voice(folder).speak(torch.tensor([1, 2, 3]))
+
+
+@pytest.fixture
+def run(tmp_path, spoken):
+    return lambda name, **translation: write_run(tmp_path / name, spoken[0], **translation)
+
+
+def write_run(folder: Path, voice_folder: Path, **translation: Any) -> Path:
     """Write a run folder with three examples, as `evaluate` leaves it."""
     licence = translation.pop("licence", None)
     settings = {"name": folder.name, "title": "A | toy", "licence": licence}
@@ -44,7 +57,7 @@ def run(folder: Path, **translation: Any) -> Path:
         {**settings, "translation": {"language": "en", **translation}}, folder / "recipe.yaml"
     )
     units().save(folder / "units")
-    voice(folder / "voice")
+    shutil.copytree(voice_folder, folder / "voice")
     examples = folder / "evaluate" / "examples"
     examples.mkdir(parents=True)
     lines = []
@@ -70,9 +83,9 @@ def shipped(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.wav")}
 
 
-def test_speech_that_espeak_said_is_shipped_whole_with_a_table(tmp_path, monkeypatch) -> None:
+def test_speech_that_espeak_said_is_shipped_whole_with_a_table(run, tmp_path, monkeypatch) -> None:
     out = tmp_path / "examples"
-    made, other = run(tmp_path / "made", phrases={}), run(tmp_path / "other", phrases={})
+    made, other = run("made", phrases={}), run("other", phrases={})
     assert make(monkeypatch, made, other, "-o", out) == 0
     assert shipped(out / "made") == {f"p{n}-{kind}.wav" for n in range(3) for kind in KINDS}
     table = (out / "README.md").read_text(encoding="utf-8")
@@ -86,9 +99,9 @@ def test_speech_that_espeak_said_is_shipped_whole_with_a_table(tmp_path, monkeyp
     assert "old.wav" not in shipped(out / "made")
 
 
-def test_no_recording_of_a_person_is_shipped(tmp_path, monkeypatch, capsys) -> None:
+def test_no_recording_of_a_person_is_shipped(run, tmp_path, monkeypatch, capsys) -> None:
     out = tmp_path / "examples"
-    real = run(tmp_path / "real", licence="CC BY-SA 3.0")
+    real = run("real", licence="CC BY-SA 3.0")
     assert make(monkeypatch, real, "-o", out) == 1
     assert shipped(out / "real") == set()
     assert "joins recordings of a person" in capsys.readouterr().err
@@ -97,14 +110,16 @@ def test_no_recording_of_a_person_is_shipped(tmp_path, monkeypatch, capsys) -> N
     assert "CC BY-SA 3.0" in table
 
 
-def test_another_voice_of_the_same_units_may_speak(tmp_path, monkeypatch, capsys) -> None:
+def test_another_voice_of_the_same_units_may_speak(
+    run, spoken, tmp_path, monkeypatch, capsys
+) -> None:
     out = tmp_path / "examples"
-    real = run(tmp_path / "real", licence="CC BY-SA 3.0")
-    made = run(tmp_path / "made", phrases={})
+    real = run("real", licence="CC BY-SA 3.0")
+    made = run("made", phrases={})
     assert make(monkeypatch, real, "--voice", f"real={made}", "-o", out) == 0
     assert shipped(out / "real") == {f"p{n}-translation.wav" for n in range(3)}
-    spoken = voice(tmp_path / "again").speak(torch.tensor([1, 2, 3]))
-    assert np.allclose(read_audio(out / "real/p0-translation.wav"), spoken.clip(-1, 1), atol=1e-4)
+    said = read_audio(out / "real/p0-translation.wav")
+    assert np.allclose(said, spoken[1].clip(-1, 1), atol=1e-4)
     assert "heard 0" not in (out / "README.md").read_text(encoding="utf-8")  # another voice's
     own = dataclasses.replace(units(), centroids=torch.ones(4, 1))
     voice(made / "voice", own)
@@ -118,9 +133,11 @@ def test_another_voice_of_the_same_units_may_speak(tmp_path, monkeypatch, capsys
         assert says in capsys.readouterr().err
 
 
-def test_words_of_a_corpus_without_a_licence_are_left_out(tmp_path, monkeypatch, capsys) -> None:
+def test_words_of_a_corpus_without_a_licence_are_left_out(
+    run, tmp_path, monkeypatch, capsys
+) -> None:
     out = tmp_path / "examples"
-    field = run(tmp_path / "field", spoken_by="fr-fr")
+    field = run("field", spoken_by="fr-fr")
     assert make(monkeypatch, field, "-o", out) == 1
     assert "names no licence" in capsys.readouterr().err
     assert shipped(out / "field") == {f"p{n}-translation.wav" for n in range(3)}
