@@ -8,13 +8,11 @@ import sys
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any, cast
 
-from speechjepa.errors import ConfigError
+from speechjepa.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from speechjepa.inference.model import SpeechModel
+    from speechjepa.inference.translate_stream import Said
 
 _EPILOG = (
     "example: speechjepa translate interview.wav --model runs/s2st-phrases-es-en -o translated. "
@@ -68,7 +66,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--stream",
         action="store_true",
         help="translate one FILE, or - for standard input (wav, or raw 16-bit 16 kHz), as it "
-        "comes, and write the voice's samples to stdout as they are made: raw 16-bit, 16 kHz",
+        "comes, and write the voice's samples to stdout as they are made: raw 16-bit, 16 kHz; a "
+        "model that was not trained to stream speaks after each pause",
     )
     add(
         "--chunk_seconds",
@@ -128,14 +127,20 @@ def _stream(model: SpeechModel, source: str, chunk_seconds: float, vad: Any) -> 
     """Write speech to stdout as it is made, until the audio ends or Ctrl-C is pressed."""
     from speechjepa.audio.files import stream_audio
     from speechjepa.audio.live import read_pipe
-    from speechjepa.errors import ModelError
-    from speechjepa.inference.translate_stream import TranslationStream
+    from speechjepa.inference.translate_stream import open_translation, streams
     from speechjepa.inference.translator import SpeechTranslator
 
     translator = SpeechTranslator(model)
-    if not translator.has_voice:
-        raise ModelError(f"{translator.folder} has no voice: a stream is written as speech")
-    stream = TranslationStream(translator, chunk_seconds=chunk_seconds, vad=vad)
+    write = _write if translator.has_voice else _write_text
+    if not translator.has_voice and not translator.writes_text:
+        raise ModelError(f"{translator.folder} has neither voice nor text for a stream to write")
+    if not streams(translator):
+        print(
+            "this model was not trained to stream: what is said is translated after each pause. "
+            "Training with `translation.train.streaming={}` avoids it",
+            file=sys.stderr,
+        )
+    stream = open_translation(translator, chunk_seconds=chunk_seconds, vad=vad)
     rate = stream.sample_rate
     blocks = (
         read_pipe(cast(BufferedReader, sys.stdin.buffer), rate)
@@ -144,16 +149,22 @@ def _stream(model: SpeechModel, source: str, chunk_seconds: float, vad: Any) -> 
     )
     try:
         for samples in blocks:
-            _write(stream.feed(samples).speech)
+            write(stream.feed(samples))
     except KeyboardInterrupt:
         pass  # the audio ends here
-    _write(stream.finish().speech)
+    write(stream.finish())
     return 0
 
 
-def _write(speech: NDArray[np.float32]) -> None:
-    if len(speech):
-        samples = (speech.clip(-1.0, 1.0) * 32767.0).round().astype("<i2")
+def _write_text(said: Said) -> None:
+    """Write what a model without a voice says: a line after each pause."""
+    if said.text is not None and said.text.strip():
+        print(said.text, end="\n" if said.endpoint else "", flush=True)
+
+
+def _write(said: Said) -> None:
+    if len(said.speech):
+        samples = (said.speech.clip(-1.0, 1.0) * 32767.0).round().astype("<i2")
         sys.stdout.buffer.write(samples.tobytes())
         sys.stdout.buffer.flush()
 

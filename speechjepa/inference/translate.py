@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 GAP_SECONDS = 0.1
 """Between two translations that would else overlap."""
+MARGIN_SECONDS = 0.2
+"""Silence kept on both sides of what is translated."""
 MAX_WAITING = 8
 """Utterances that are translated at once."""
 USUAL_SECONDS = 8.0
@@ -180,16 +182,12 @@ class FileTranslator:
 
     def _chunks(self) -> ChunkConfig:
         """Return how a recording is divided: into what is as long as the utterances of training."""
-        said = self.model.bundle.training.get("translate", {})
-        minutes, pairs = said.get("pair_minutes"), said.get("pairs")
-        known = isinstance(minutes, int | float) and isinstance(pairs, int) and pairs > 0
-        seconds = 60 * minutes / pairs if known else USUAL_SECONDS
         return ChunkConfig(
-            max_seconds=max(12.0, 2.5 * seconds),
-            target_seconds=seconds,
+            max_seconds=longest_seconds(self.model),
+            target_seconds=usual_seconds(self.model),
             pause_seconds=0.6,
             long_pause_seconds=0.8,
-            margin_seconds=0.2,
+            margin_seconds=MARGIN_SECONDS,
             context_seconds=0.0,
         )
 
@@ -236,6 +234,19 @@ class FileTranslator:
             extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
             matches.append((Translated(units=known.units, text=known.text), extra))
         return matches
+
+
+def usual_seconds(model: SpeechModel) -> float:
+    """Return how long the utterances are that a model was trained to translate (seconds)."""
+    said = model.bundle.training.get("translate", {})
+    minutes, pairs = said.get("pair_minutes"), said.get("pairs")
+    known = isinstance(minutes, int | float) and isinstance(pairs, int) and pairs > 0
+    return 60 * minutes / pairs if known else USUAL_SECONDS
+
+
+def longest_seconds(model: SpeechModel) -> float:
+    """Return how much speech without a pause is translated at once at most (seconds)."""
+    return max(12.0, 2.5 * usual_seconds(model))
 
 
 def translate(model: SpeechModel, path: str | PathLike[str], **options: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,12 +15,15 @@ from torch import Tensor
 from speechjepa.audio.voice import make_detector
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.stream import streaming_chunks
-from speechjepa.inference.stream_gate import Gate
-from speechjepa.inference.translator import SpeechTranslator
+from speechjepa.inference.stream_gate import AFTER_SECONDS, Gate
+from speechjepa.inference.translate import MARGIN_SECONDS, longest_seconds
+from speechjepa.inference.translator import SpeechTranslator, Translated
 from speechjepa.inference.voice import VoiceStream
 from speechjepa.models.encoder_stream import Encoded, EncoderStream
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.models.speech_to_units import CtcTranslator
+
+Vad = Literal["silero", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,66 +43,36 @@ class Said:
     """A long pause was heard: what was said before it is translated to its end."""
 
 
-class TranslationStream:
-    """One stream of speech being translated, chunk by chunk.
+class LiveTranslation(ABC):
+    """A stream of speech being translated; see `open_translation`.
 
-    A chunk's frames write units, or the blank, which means: wait. Long pauses are not listened to,
-    so that noise is never taken for speech: what comes before one is finished, and what comes after
-    it begins afresh. Memory is bounded, and the work for each chunk does not grow.
+    Long pauses are not listened to, so that noise is never taken for speech: what comes before one
+    is finished, and what comes after it begins afresh.
 
     Args:
-        translator: Of a model that was trained with `streaming`.
-        chunk_seconds: Audio that is heard at once.
-        speak: Whether the voice speaks; False = units alone.
+        translator: That translates.
+        speak: Whether the voice speaks; False = units and text alone.
         vad: What tells speech from the noise in long pauses; none = everything is listened to.
 
     Raises:
-        ModelError: The model writes one token after the other, or did not learn to stream.
-        ConfigError: It was not trained with chunks of this length, or `vad` is neither.
+        ConfigError: `vad` is neither.
     """
 
     def __init__(
-        self,
-        translator: SpeechTranslator,
-        *,
-        chunk_seconds: float = 0.32,
-        speak: bool = True,
-        vad: Literal["silero", "none"] = "silero",
+        self, translator: SpeechTranslator, *, speak: bool = True, vad: Vad = "silero"
     ) -> None:
         if vad not in ("silero", "none"):
             raise ConfigError(
                 f"`vad` of a stream must be silero or none, but is {vad!r} instead: levels are "
                 "judged ten seconds at a time, too late for it"
             )
-        head, encoder = translator.translator, translator.model.encoder
-        if not isinstance(head, CtcTranslator) or translator.files.kind != "units":
-            raise ModelError(
-                f"{translator.folder} writes one token after the other, from whole utterances: to "
-                "stream, train with `translation.train.translator.head=ctc` on units"
-            )
-        chunks = streaming_chunks(translator.model, chunk_seconds)
-        if chunks is None or not isinstance(encoder, SpeechEncoder):
-            raise ModelError(
-                f"{translator.folder} did not learn to stream: train it with "
-                "`translation.train.streaming={}`"
-            )
         self.sample_rate = translator.model.sample_rate
         """Of the samples it takes (Hz)."""
         self._translator = translator
-        self._head = head
-        self._encoder = EncoderStream(encoder, chunks)
-        self._most = None if chunks.left is None else chunks.frames * chunks.left
         self._gate = Gate(None if vad == "none" else make_detector(vad), self.sample_rate)
         self._speaks = speak and translator.has_voice
         self._num_samples = 0
         self._is_over = False
-        self._begin()
-
-    def _begin(self) -> None:
-        """Forget what was said before."""
-        self._states = self._head.start_stream()
-        self._previous = self._previous_symbol = 0
-        self._voice: VoiceStream | None = None  # made for the first unit
 
     def feed(self, samples: NDArray[np.float32] | Tensor) -> Said:
         """Take the next samples (S,) at `sample_rate`, and return what they settle.
@@ -115,12 +89,11 @@ class TranslationStream:
                 f"but is {tuple(tensor.shape)} {tensor.dtype} instead"
             )
         self._num_samples += len(tensor)
-        said = []
+        said: list[Said] = []
         for passed in self._gate.push(tensor.to(torch.float32, copy=True)):
-            said.append(self._say(self._encoder.push(passed.samples)))
+            said += self._hear(passed.samples)
             if passed.closes:
-                said.append(self._say(self._encoder.pause(), last=True))
-                self._begin()
+                said += self._pause(AFTER_SECONDS)
         return self._joined(said)
 
     def finish(self) -> Said:
@@ -128,9 +101,83 @@ class TranslationStream:
         if self._is_over:
             raise ModelError("this stream is finished; open another")
         self._is_over = True
-        said = [self._say(self._encoder.push(passed.samples)) for passed in self._gate.finish()]
-        said.append(self._say(self._encoder.finish(), last=True))
-        return self._joined(said)
+        said = [one for passed in self._gate.finish() for one in self._hear(passed.samples)]
+        return self._joined([*said, *self._pause(0.0)])
+
+    @abstractmethod
+    def _hear(self, samples: Tensor) -> Iterable[Said]:
+        """Take samples of speech (S,)."""
+
+    @abstractmethod
+    def _pause(self, quiet_seconds: float) -> Iterable[Said]:
+        """Say the rest, and begin afresh; the last samples were no speech for so long."""
+
+    def _joined(self, said: Sequence[Said]) -> Said:
+        texts = [one.text or "" for one in said]
+        return Said(
+            units=tuple(unit for one in said for unit in one.units),
+            text="".join(texts) if self._translator.writes_text else None,
+            speech=np.concatenate([np.zeros(0, np.float32), *(one.speech for one in said)]),
+            seconds=self._num_samples / self.sample_rate,
+            endpoint=any(one.endpoint for one in said),
+        )
+
+
+class TranslationStream(LiveTranslation):
+    """One that writes while it listens, chunk by chunk.
+
+    A chunk's frames write units, or the blank, which means: wait. Memory is bounded, and the work
+    for each chunk does not grow.
+
+    Args:
+        translator: Of a model that was trained with `streaming`.
+        chunk_seconds: Audio that is heard at once.
+        speak: Whether the voice speaks; False = units and text alone.
+        vad: What tells speech from the noise in long pauses; none = everything is listened to.
+
+    Raises:
+        ModelError: The model writes one token after the other, or did not learn to stream.
+        ConfigError: It was not trained with chunks of this length, or `vad` is neither.
+    """
+
+    def __init__(
+        self,
+        translator: SpeechTranslator,
+        *,
+        chunk_seconds: float = 0.32,
+        speak: bool = True,
+        vad: Vad = "silero",
+    ) -> None:
+        super().__init__(translator, speak=speak, vad=vad)
+        head, encoder = translator.translator, translator.model.encoder
+        if not isinstance(head, CtcTranslator) or translator.files.kind != "units":
+            raise ModelError(
+                f"{translator.folder} writes one token after the other, from whole utterances: to "
+                "stream, train with `translation.train.translator.head=ctc` on units"
+            )
+        chunks = streaming_chunks(translator.model, chunk_seconds)
+        if chunks is None or not isinstance(encoder, SpeechEncoder):
+            raise ModelError(
+                f"{translator.folder} did not learn to stream: train it with "
+                "`translation.train.streaming={}`"
+            )
+        self._head = head
+        self._encoder = EncoderStream(encoder, chunks)
+        self._most = None if chunks.left is None else chunks.frames * chunks.left
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what was said before."""
+        self._states = self._head.start_stream()
+        self._previous = self._previous_symbol = 0
+        self._voice: VoiceStream | None = None  # made for the first unit
+
+    def _hear(self, samples: Tensor) -> Iterable[Said]:
+        yield self._say(self._encoder.push(samples))
+
+    def _pause(self, quiet_seconds: float) -> Iterable[Said]:
+        yield self._say(self._encoder.pause(), last=True)
+        self._begin()
 
     @torch.inference_mode()
     def _say(self, chunks: Iterable[Encoded], *, last: bool = False) -> Said:
@@ -167,13 +214,90 @@ class TranslationStream:
             endpoint=last,
         )
 
-    def _joined(self, said: list[Said]) -> Said:
-        texts = [one.text for one in said if one.text is not None]
-        knows_text = self._translator.writes_text
+
+class UtteranceStream(LiveTranslation):
+    """One that translates what was said when a pause follows: for models of whole utterances.
+
+    Memory is bounded: who speaks for long without a pause is translated in the middle.
+
+    Args:
+        translator: Any.
+        speak: Whether the voice speaks; False = units and text alone.
+        vad: What finds the pauses; none = there are none.
+
+    Raises:
+        ConfigError: `vad` is neither.
+    """
+
+    def __init__(
+        self, translator: SpeechTranslator, *, speak: bool = True, vad: Vad = "silero"
+    ) -> None:
+        super().__init__(translator, speak=speak, vad=vad)
+        self._most = round(longest_seconds(translator.model) * self.sample_rate)
+        self._pending: list[Tensor] = []
+
+    def _hear(self, samples: Tensor) -> Iterable[Said]:
+        while len(samples):
+            room = self._most - sum(map(len, self._pending))
+            self._pending.append(samples[:room])
+            samples = samples[room:]
+            if len(samples):
+                yield self._utterance(endpoint=False)
+
+    def _pause(self, quiet_seconds: float) -> Iterable[Said]:
+        needless = max(0.0, quiet_seconds - MARGIN_SECONDS)
+        yield self._utterance(endpoint=True, needless=round(needless * self.sample_rate))
+
+    def _utterance(self, *, endpoint: bool, needless: int = 0) -> Said:
+        """Translate what is pending, without so many samples at its end."""
+        waveform = torch.cat([torch.zeros(0), *self._pending]).numpy()
+        waveform = waveform[: max(0, len(waveform) - needless)]
+        self._pending = []
+        found = Translated()
+        if len(waveform) >= self._translator.model.hop:
+            (found,) = self._translator.translate([waveform])
+        spoken = self._translator.speak(found.units) if self._speaks else np.zeros(0, np.float32)
         return Said(
-            units=tuple(unit for one in said for unit in one.units),
-            text="".join(texts) if knows_text else None,
-            speech=np.concatenate([np.zeros(0, np.float32), *(one.speech for one in said)]),
+            units=found.units,
+            text=f"{found.text} " if found.text else None,
+            speech=spoken,
             seconds=self._num_samples / self.sample_rate,
-            endpoint=any(one.endpoint for one in said),
+            endpoint=endpoint,
         )
+
+
+def streams(translator: SpeechTranslator) -> bool:
+    """Say whether a translator learned to write while it listens."""
+    encoder = translator.model.encoder
+    return (
+        isinstance(translator.translator, CtcTranslator)
+        and translator.files.kind == "units"
+        and isinstance(encoder, SpeechEncoder)
+        and (
+            encoder.config.streaming is not None
+            or streaming_chunks(translator.model, 0.32) is not None
+        )
+    )
+
+
+def open_translation(
+    translator: SpeechTranslator,
+    *,
+    chunk_seconds: float = 0.32,
+    speak: bool = True,
+    vad: Vad = "silero",
+) -> LiveTranslation:
+    """Return a stream to feed with audio: while it is spoken, or after each pause.
+
+    Args:
+        translator: Any; one that was trained with `streaming` writes while it listens.
+        chunk_seconds: Audio that such a one hears at once.
+        speak: Whether the voice speaks; False = units and text alone.
+        vad: What tells speech from the noise in long pauses; none = everything is listened to.
+
+    Raises:
+        ConfigError: It was not trained with chunks of this length, or `vad` is neither.
+    """
+    if streams(translator):
+        return TranslationStream(translator, chunk_seconds=chunk_seconds, speak=speak, vad=vad)
+    return UtteranceStream(translator, speak=speak, vad=vad)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.translate import FileTranslator, TranslateConfig
-from speechjepa.inference.translate_stream import TranslationStream
+from speechjepa.inference.translate_stream import LiveTranslation, open_translation, streams
 from speechjepa.inference.translator import SpeechTranslator
 from speechjepa.serving.answers import ApiError
 
@@ -26,6 +25,7 @@ class ServedTranslator:
 
     Raises:
         ModelError: The model does not translate, or a part of it is damaged.
+        ConfigError: It was not trained with chunks of this length.
     """
 
     def __init__(self, model: SpeechModel, name: str, *, chunk_seconds: float) -> None:
@@ -40,11 +40,7 @@ class ServedTranslator:
             for head in HEADS
             if head == "translator" or (self.translator.folder / "retrieval").is_dir()
         }
-        self._cannot_stream: str | None = None
-        try:
-            self.stream()
-        except ApiError as error:
-            self._cannot_stream = error.message
+        self.stream()  # says now what would else be said to every listener
 
     @property
     def speaks(self) -> bool:
@@ -58,17 +54,9 @@ class ServedTranslator:
             raise ApiError(400, f"`head`: {message}", param="head")
         return self._by_head[head]
 
-    def stream(self) -> TranslationStream:
-        """Return what translates live audio.
-
-        Raises:
-            ApiError: The model cannot.
-        """
-        try:
-            return TranslationStream(self.translator, chunk_seconds=self._chunk_seconds)
-        except (ConfigError, ModelError) as error:
-            message = str(error).replace(str(self.translator.folder), repr(self.name))
-            raise ApiError(400, message, param="model", code="cannot_stream") from error
+    def stream(self) -> LiveTranslation:
+        """Return what translates live audio."""
+        return open_translation(self.translator, chunk_seconds=self._chunk_seconds)
 
     def about(self) -> dict[str, Any]:
         """Return what it does, for programs and for the page."""
@@ -79,6 +67,6 @@ class ServedTranslator:
             "into": files.language,
             "text": self.translator.writes_text,
             "speech": self.speaks,
-            "live": self._cannot_stream is None,
+            "streams": streams(self.translator),
             "heads": list(self._by_head),
         }

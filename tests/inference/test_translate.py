@@ -18,9 +18,13 @@ from speechjepa.data.synthetic.espeak import synthesise
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.model import load
 from speechjepa.inference.retrieval import PARTS, Known, Retrieval, embed, pool
-from speechjepa.inference.translate import translate
+from speechjepa.inference.translate import longest_seconds, translate
 from speechjepa.inference.translate_files import translate_files
-from speechjepa.inference.translate_stream import TranslationStream
+from speechjepa.inference.translate_stream import (
+    TranslationStream,
+    UtteranceStream,
+    open_translation,
+)
 from speechjepa.inference.translator import SpeechTranslator
 from speechjepa.models.encoder import EncoderOutput
 from tests.translation_bundle import NUM_UNITS, SMALL, bundle
@@ -249,13 +253,60 @@ def test_what_a_stream_cannot_do_is_said(model, speech, tmp_path) -> None:
         TranslationStream(SpeechTranslator(other))
 
 
-def test_the_command_streams_samples_to_stdout(model, speech, monkeypatch) -> None:
+@pytest.mark.parametrize("head", ["ctc", "autoregressive"])
+def test_a_model_of_whole_utterances_translates_after_each_pause(head, speech, tmp_path) -> None:
+    kind = "characters" if head == "ctc" else "units"
+    translator = SpeechTranslator(load(bundle(tmp_path / "b", kind=kind, head=head)))
+    stream = open_translation(translator)
+    assert isinstance(stream, UtteranceStream)
+    (expected,) = translator.translate([speech])
+    said = [stream.feed(speech[i : i + 1000]) for i in range(0, len(speech), 1000)]
+    assert not any(one.units or one.text for one in said)
+    last = stream.finish()
+    assert last.units == expected.units and (last.text or "").strip() == (expected.text or "")
+    if kind == "units":
+        assert np.allclose(last.speech, translator.speak(expected.units))
+    again = open_translation(translator)
+    pause = np.zeros(2 * 16000, np.float32)
+    told = again.feed(np.concatenate([speech, pause]))
+    assert told.endpoint and (told.units or told.text)
+    assert not again.finish().units
+
+
+def test_who_never_pauses_is_translated_in_the_middle(speech, tmp_path) -> None:
+    model = load(bundle(tmp_path / "b", head="autoregressive", voice=False))
+    stream = open_translation(SpeechTranslator(model), vad="none")
+    long = np.tile(speech, 11)[: 21 * 16000]
+    told = stream.feed(long)
+    most = round(longest_seconds(model) * 16000)
+    assert most == 20 * 16000  # 2.5 times what is usual
+    (expected,) = SpeechTranslator(model).translate([long[:most]])
+    assert told.units == expected.units and not told.endpoint
+    assert stream.finish().units
+
+
+def command(monkeypatch, speech, folder) -> bytes:
+    """Stream speech through the command; return what it writes."""
     pcm = (speech * 32767).astype("<i2").tobytes()
-    out = io.BytesIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(pcm)))
-    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out, flush=lambda: None))
-    assert main(["translate", "-", "--stream", "--model", str(model.path)]) == 0
-    assert len(np.frombuffer(out.getvalue(), "<i2")) > 1000
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["translate", "-", "--stream", "--model", str(folder)]) == 0
+    out.flush()
+    return out.buffer.getvalue()
+
+
+def test_the_command_streams_samples_to_stdout(model, speech, monkeypatch) -> None:
+    assert len(np.frombuffer(command(monkeypatch, speech, model.path), "<i2")) > 1000
+
+
+def test_the_command_streams_lines_where_there_is_no_voice(speech, tmp_path, monkeypatch) -> None:
+    folder = bundle(tmp_path / "b", kind="characters")
+    pause = np.zeros(2 * 16000, np.float32)
+    lines = command(monkeypatch, np.concatenate([speech, pause] * 2), folder).decode()
+    assert len(lines.splitlines()) == 2 and set(lines) <= set("abc \n")
+    mute = bundle(tmp_path / "mute", voice=False, text=False)
+    assert main(["translate", "-", "--stream", "--model", str(mute)]) == 2
 
 
 # Retrieval

@@ -165,9 +165,10 @@ def test_what_a_model_does_not_have_is_said(textless, recording, tmp_path):
         assert server.post(recording, to=URL).json()["segments"][0]["units"]
         error = server.post(recording, to=URL, response_format="wav").json()["error"]
         assert "has no voice" in error["message"]
-        with connect(f"ws://127.0.0.1:{server.port}/v1/audio/stream") as socket:
-            error = json.loads(socket.recv())["error"]
-        assert error["code"] == "cannot_stream" and "'xx-yy' writes one token" in error["message"]
+        said, speech = converse(server, synthesise("uno dos", "es").waveform, 4000, "")
+        assert said[0]["speech_sample_rate"] is None and not len(speech)
+        assert said[-1]["units"] and said[-1]["text"] is None
+        assert not server.client.get("/health").json()["translates"]["streams"]
     with running() as server:
         refused = server.post(to=URL)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "cannot_translate")

@@ -9,7 +9,7 @@ let transcript = null;  // { filename, language, duration, segments: [{ start, e
 let words = [];  // of all segments: { start, end, element }
 let now = -1;  // index of the word that is played
 let cancel = null;  // ends what is going on
-let translates = null;  // { model, from, into, text, speech, live }, where the server translates
+let translates = null;  // { model, from, into, text, speech, streams }, where the server translates
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -281,7 +281,7 @@ $("file").addEventListener("change", () => {
   $("file").value = "";  // the same file may be chosen again
 });
 $("speak").addEventListener("click", () => {
-  const hear = !isTranslation() ? listen : translates.live ? interpret : record;
+  const hear = isTranslation() ? interpret : listen;
   hear().catch((error) => { showError(error.message); end(); });
 });
 $("stop").addEventListener("click", () => cancel?.());

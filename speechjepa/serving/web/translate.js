@@ -19,7 +19,8 @@ function showOptions(health) {
   const translating = isTranslation();
   $("hotwords-field").hidden = translating;
   $("language-field").hidden = translating || health.languages.length < 2;
-  $("aloud-field").hidden = !(translating && translates.speech && translates.live);
+  $("aloud-field").hidden = !(translating && translates.speech);
+  $("aloud-when").textContent = translates.streams ? "while I speak" : "after each pause";
   $("endpoint").textContent = `POST /v1/audio/${translating ? "translations" : "transcriptions"}`;
   $("model").textContent = translating ? translates.model : health.model;
 }
@@ -180,19 +181,4 @@ function takeUnits({ units, text, seconds, endpoint }, line, speech) {
     writeTranslation(line, segment);
   }
   return endpoint ? null : line;
-}
-
-// For models that hear whole utterances: the recording is translated when it is over.
-async function record() {
-  const capture = await openMicrophone();
-  if (!capture) return;
-  capture.onend = () => {
-    capture.close();
-    end();
-    takeFile(new File([capture.wav()], "recording.wav", { type: "audio/wav" }));
-    giveAudio(capture.wav(), "recording.wav");
-  };
-  cancel = () => { $("stop").disabled = true; capture.end(); };
-  capture.start();
-  status("Recording: it is translated when you stop");
 }
