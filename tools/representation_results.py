@@ -16,7 +16,7 @@ EXPLANATION = (
     "two characters of different kinds, how often the one of the other kind lies closer to a third "
     "(chance: 50 %). The probe tells characters by a logistic regression of one frame. Best layer "
     "of each; all layers are in the file. The ends of the scale: `fresh`, weights that were never "
-    "trained, and `aligner`, the encoder that was fine-tuned on all labels."
+    "trained, and `aligner`, the encoder that was fine-tuned on all labels (the times are its own)."
 )
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
