@@ -26,6 +26,7 @@ from speechjepa.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from speechjepa.inference.search import BeamSearch
     from speechjepa.inference.stream import Stream
+    from speechjepa.inference.translate_stream import LiveTranslation
 
 
 class SpeechModel:
@@ -178,6 +179,19 @@ class SpeechModel:
         from speechjepa.inference.translate import translate
 
         return translate(self, path, **options)
+
+    def translate_live(self, **options: Any) -> LiveTranslation:
+        """Return a stream to feed with audio that translates it as it comes.
+
+        Options are those of `speechjepa.inference.translate_stream.open_translation`.
+
+        Raises:
+            ModelError: The model does not translate.
+        """
+        from speechjepa.inference.translate_stream import open_translation
+        from speechjepa.inference.translator import SpeechTranslator
+
+        return open_translation(SpeechTranslator(self), **options)
 
     def info(self) -> dict[str, Any]:
         """Return what the bundle holds: sizes, training data, languages, results, licence."""

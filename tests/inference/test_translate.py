@@ -159,6 +159,8 @@ def test_a_model_that_does_not_translate_says_so(tmp_path, capsys) -> None:
     path = write(tmp_path / "a.wav", np.zeros(1600, np.float32))
     assert main(["translate", str(path), "--model", "shipped"]) == 2
     assert "holds no translator" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="holds no translator"):
+        load("shipped").translate_live()
 
 
 def test_a_model_says_what_it_translates(model, speech, tmp_path) -> None:
@@ -206,7 +208,8 @@ def test_a_stream_writes_what_chunks_write_at_once_however_it_is_fed(model, spee
     text = translator.files.text_vocabulary.decode_ctc(found.text_logits[0].argmax(-1).tolist())
     assert " ".join("".join(one.text for one in said).split()) == text and text
     assert np.allclose(spoken(said), translator.speak(expected))
-    whole = TranslationStream(translator)
+    whole = model.translate_live()
+    assert isinstance(whole, TranslationStream)
     assert written([whole.feed(speech), whole.finish()]) == expected
 
 
