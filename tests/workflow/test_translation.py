@@ -86,9 +86,11 @@ def test_what_belongs_to_other_recipes_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_are_counted_before_anything_is_trained(tmp_path: Path) -> None:
     corpus(tmp_path)
-    run_recipe(recipe(tmp_path), tmp_path / "run", only=["check"])
+    run_recipe(recipe(tmp_path), tmp_path / "run", only=["check", "report"])
     said = json.loads((tmp_path / "run/check.json").read_text(encoding="utf-8"))
     assert said["pairs"]["train"]["with target speech"] == 2
+    report = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "with target speech" in report and "no trained translator" in report
     (tmp_path / "c/train/target/1.wav").unlink()
     with pytest.raises(DataError, match=r"metadata.jsonl:2: the target audio .*1.wav is not there"):
         run_recipe(recipe(tmp_path), tmp_path / "run2", only=["check"])
