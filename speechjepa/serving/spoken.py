@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 import threading
+import time
 import wave
 import zipfile
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ class SpokenFile:
         """Return a zip of `name`.wav and `name`.json, from its beginning."""
         file: IO[bytes] = tempfile.TemporaryFile(dir=folder)
         with zipfile.ZipFile(file, "w") as archive:
-            with archive.open(f"{name}.wav", "w", force_zip64=True) as entry:
+            info = zipfile.ZipInfo(f"{name}.wav", time.localtime()[:6])
+            with archive.open(info, "w", force_zip64=True) as entry:
                 for block in self.wav():
                     entry.write(block)
             text = json.dumps({**described, "speech": f"{name}.wav"}, ensure_ascii=False)
