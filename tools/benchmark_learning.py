@@ -13,7 +13,12 @@ whose word fits best of the ten. What the frozen encoders of these runs tell apa
 RankMe, ABX) is measured by tools/benchmark_representation.py.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
-again; runs that were interrupted go on where they stopped.
+again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio heard
+times the FLOPs that the objective takes for a second of it (tools/pretraining_flops.py);
+
+    python tools/benchmark_learning.py --account
+
+adds it to cells that were measured before it was counted: nothing is trained or read.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from speechjepa.audio.files import read_audio
 from speechjepa.data.readers import read_corpus, write_manifest
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.model import SpeechModel, load
+from speechjepa.training.callbacks import start_encoder
 from speechjepa.training.pretrain import pretrain
 from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import Recipe, load_recipe
@@ -43,6 +49,7 @@ if str(ROOT) not in sys.path:  # run as a program
     sys.path.insert(0, str(ROOT))
 
 from tools.learning_transformers import pretrain_transformers, read_account  # noqa: E402
+from tools.pretraining_flops import objective_rate, transformers_rate  # noqa: E402
 
 COLUMNS = {
     "mboshi-10min": "mboshi/asr_10min.yaml",
@@ -82,6 +89,9 @@ FINETUNING = ("finetune.layer_decay=1.0", "finetune.freeze_finetune_updates=0.0"
 def main(arguments: list[str] | None = None) -> None:
     """Run the cells that are asked for and missing."""
     options = _parse(arguments)
+    if options.account:
+        account(options)
+        return
     for seed in options.seeds:
         for row in options.rows:
             cells = [(c, cell_path(options.results, c, row, seed)) for c in options.columns]
@@ -116,11 +126,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "(default: 8)",
     )
     parser.add_argument("--pool", nargs="+", default=list(POOL), help="corpora (their train split)")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--work", type=Path, help="folder of the runs")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "learning")
     parser.add_argument("--set", nargs="*", default=[], help="settings of every recipe, key=value")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--account",
+        action="store_true",
+        help="only add pretraining_flops to the cells in --results that lack it",
+    )
+    options = parser.parse_args(arguments)
+    if options.account:
+        options.data_root = options.data_root or ROOT  # settings name it; nothing is read from it
+    elif options.data_root is None or options.work is None:
+        parser.error("--data-root and --work are required, except with --account")
+    return options
 
 
 def cell_path(results: Path, column: str, row: str, seed: int) -> Path:
@@ -147,11 +167,7 @@ def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
     bundle = folder / "bundle"
     if (bundle / "config.json").exists():
         return bundle
-    pool = ", ".join(f"{name}/train" for name in options.pool)
-    settings = ["init=fresh", f"data.pool=[{pool}]", f"pretrain.minutes={options.budget}"]
-    settings += PRETRAINED[row]
-    settings += ["pretrain.probe_every=0", f"pretrain.seed={seed}"]
-    recipe = _recipe(options, options.columns[0], settings)
+    recipe = _pretraining_recipe(options, row, seed)
     assert recipe.pretrain is not None
     pool_audio, cache_dir = Corpora(recipe.data, folder).pool, options.work / "cache"
     if row == "transformers":
@@ -164,6 +180,43 @@ def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
         init=starting_bundle(recipe),
         cache_dir=cache_dir,
     )
+
+
+def _pretraining_recipe(options: argparse.Namespace, row: str, seed: int) -> Recipe:
+    pool = ", ".join(f"{name}/train" for name in options.pool)
+    settings = ["init=fresh", f"data.pool=[{pool}]", f"pretrain.minutes={options.budget}"]
+    settings += PRETRAINED[row]
+    settings += ["pretrain.probe_every=0", f"pretrain.seed={seed}"]
+    return _recipe(options, options.columns[0], settings)
+
+
+def flops_rate(options: argparse.Namespace, row: str) -> float:
+    """Return the FLOPs that the pretraining of a row takes per second of audio."""
+    recipe = _pretraining_recipe(options, row, seed=0)
+    assert recipe.pretrain is not None
+    if row == "transformers":
+        return transformers_rate(recipe.pretrain)
+    return objective_rate(recipe.pretrain, start_encoder(recipe.encoder, starting_bundle(recipe)))
+
+
+def account(options: argparse.Namespace) -> None:
+    """Add `pretraining_flops` to the cells that lack it, null where nothing was pretrained."""
+    rates: dict[str, float] = {}
+    for path in sorted(options.results.glob("*/*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        if "pretraining_flops" in cell:
+            continue
+        row, heard = cell["row"], cell["audio_hours"]
+        if heard is not None and row not in rates:
+            rates[row] = flops_rate(options, row)
+        flops = None if heard is None else round(3600 * heard * rates[row])
+        filled: dict[str, Any] = {}
+        for name, value in cell.items():
+            filled[name] = value
+            if name == "pretraining_steps":  # beside it, as in a cell that is measured now
+                filled["pretraining_flops"] = flops
+        write_json(path, filled)
+        print(path, flush=True)
 
 
 def _same_as_before(path: Path, asked: dict[str, Any]) -> None:
@@ -208,20 +261,21 @@ def _cell(
         if bundle.exists()
     ]
     trained = trainings[0]
-    account = trained.get("pretrain", {}) if row in PRETRAINED else {}
+    taken = trained.get("pretrain", {}) if row in PRETRAINED else {}
     if row == "transformers":
-        account = read_account(options.work / f"{row}-{seed}" / "pretrain" / "bundle")
-    heard, minutes = account.get("audio_hours_seen"), account.get("minutes")
+        taken = read_account(options.work / f"{row}-{seed}" / "pretrain" / "bundle")
+    heard, minutes = taken.get("audio_hours_seen"), taken.get("minutes")
     return {
         "row": row,
         "column": column,
         "seed": seed,
         **dict.fromkeys(("cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval")),
         "budget_minutes": options.budget if row in PRETRAINED else None,
-        "unlabelled_hours": account.get("unlabelled_hours"),
+        "unlabelled_hours": taken.get("unlabelled_hours"),
         "audio_hours": heard,
         "audio_hours_per_hour": heard / minutes * 60 if heard and minutes else None,
-        "pretraining_steps": account.get("steps"),
+        "pretraining_steps": taken.get("steps"),
+        "pretraining_flops": round(3600 * heard * flops_rate(options, row)) if heard else None,
         "finetuning_steps": trained["finetune"].get("steps", options.finetune_steps),
         "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],

@@ -201,6 +201,7 @@ def _learning(cells: Sequence[Result]) -> str:
             _number(c.fields["budget_minutes"]),
             _number(c.fields["unlabelled_hours"], 1),
             _number(c.fields["audio_hours_per_hour"]),
+            _number(c.fields.get("pretraining_flops"), 1, scale=1e-12),
             _number(c.fields["parameters"], 2, scale=1e-6),
             str(c.fields["device"]),
             str(c.fields["commit"]),
@@ -211,7 +212,7 @@ def _learning(cells: Sequence[Result]) -> str:
     header = (
         *("Column", "Row", "Seed", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),
         *("Accuracy (%)", "Pretraining (min)", "Unlabelled audio (h)", "Audio hours per hour"),
-        *("Parameters (M)", "Device", "Commit", "File"),
+        *("Pretraining (TFLOP)", "Parameters (M)", "Device", "Commit", "File"),
     )
     return "\n\n".join(
         [
