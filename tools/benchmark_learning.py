@@ -41,6 +41,7 @@ from speechjepa.training.pretrain import pretrain
 from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import Recipe, load_recipe
 from speechjepa.workflow.record import commit, hardware, write_json
+from speechjepa.workflow.run import load_state
 from speechjepa.workflow.stages import run_recipe
 from speechjepa.workflow.start import starting_bundle
 
@@ -254,24 +255,27 @@ def _cell(
     options: argparse.Namespace, row: str, column: str, seed: int, run_dir: Path
 ) -> dict[str, Any]:
     """Return what a cell says about its run, its rates still unknown."""
-    bundles = [run_dir / stage / "bundle" for stage in ("finetune", "self_training")]
+    rounds = sorted(run_dir.glob("self_training/round*/bundle"))
     trainings = [
         json.loads((bundle / "config.json").read_text(encoding="utf-8"))["training"]
-        for bundle in bundles
-        if bundle.exists()
+        for bundle in (run_dir / "finetune" / "bundle", *rounds)
     ]
     trained = trainings[0]
     taken = trained.get("pretrain", {}) if row in PRETRAINED else {}
     if row == "transformers":
         taken = read_account(options.work / f"{row}-{seed}" / "pretrain" / "bundle")
     heard, minutes = taken.get("audio_hours_seen"), taken.get("minutes")
+    unlabelled = taken.get("unlabelled_hours")
+    if rounds:
+        figures = load_state(run_dir)["self_training"].figures
+        unlabelled = figures["unlabelled_minutes"] / 60
     return {
         "row": row,
         "column": column,
         "seed": seed,
         **dict.fromkeys(("cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval")),
         "budget_minutes": options.budget if row in PRETRAINED else None,
-        "unlabelled_hours": taken.get("unlabelled_hours"),
+        "unlabelled_hours": unlabelled,
         "audio_hours": heard,
         "audio_hours_per_hour": heard / minutes * 60 if heard and minutes else None,
         "pretraining_steps": taken.get("steps"),

@@ -99,10 +99,20 @@ def write_result(
         **{name: figures[name] for name in ("cer", "wer", "cer_lm", "wer_lm")},
         label_minutes=round(finetune.figures["label_minutes"], 2) if finetune else None,
         pretraining_minutes=round(pretrain.minutes, 2) if pretrain else 0.0,
-        unlabelled_hours=round(pretrain.figures["unlabelled_hours"], 3) if pretrain else 0.0,
+        unlabelled_hours=round(_unlabelled_hours(states), 3),
         parameters=figures["parameters"],
         stage_minutes={name: round(state.minutes, 2) for name, state in states.items()},
     )
     path = results_dir / "recipes" / f"{recipe.name}-{recipe.seed}.json"
     write_json(path, record)
     return path
+
+
+def _unlabelled_hours(states: Mapping[str, StageState]) -> float:
+    """Return the hours of audio that were learnt from without their transcripts."""
+    hours = [0.0]
+    if "pretrain" in states:
+        hours.append(states["pretrain"].figures["unlabelled_hours"])
+    if "self_training" in states:
+        hours.append(states["self_training"].figures["unlabelled_minutes"] / 60)
+    return max(hours)

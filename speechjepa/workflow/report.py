@@ -163,6 +163,10 @@ def _figures(results: dict[str, Any], states: dict[str, Any]) -> str:
     if kept.get("unlabelled_hours") is not None:
         note = f"pretrained for {states.get('pretrain', {}).get('minutes', 0):.0f} min"
         tiles.append((f"{kept['unlabelled_hours']:.1f} h", "unlabelled audio", note))
+    elif kept.get("rounds"):
+        hours = kept["unlabelled_minutes"] / 60
+        note = f"transcribed by itself, {kept['rounds']} times"
+        tiles.append((f"{hours:.1f} h", "unlabelled audio", note))
     if kept.get("parameters"):
         tiles.append((number(kept["parameters"]), "parameters", ""))
     return _tiles(tiles) + _evaluated(results) if tiles else ""
