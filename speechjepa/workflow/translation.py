@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("units", "voice", "translate", "recogniser")
 """Those that other recipes do not have."""
-MAX_VOICE_SECONDS = 900.0
-"""Of target speech that a voice is made of; more takes longer and was not heard to help."""
 
 
 class TranslationPlan:
@@ -200,7 +198,7 @@ class TranslationPlan:
             assert config.voice is not None
             chosen, seconds = [], 0.0
             for pair in self.pairs.spoken("train"):
-                if seconds >= MAX_VOICE_SECONDS:
+                if seconds >= 60 * config.voice_minutes:
                     break
                 assert pair.target is not None
                 chosen.append(pair.target)
@@ -220,7 +218,11 @@ class TranslationPlan:
 
         return Stage(
             name="voice",
-            inputs=lambda: {"voice": config.voice, "minutes": config.vocoder_minutes},
+            inputs=lambda: {
+                "voice": config.voice,
+                "minutes": config.vocoder_minutes,
+                "voice_minutes": config.voice_minutes,
+            },
             action=action,
             outputs=("voice/voice.json",),
             after=("units",),

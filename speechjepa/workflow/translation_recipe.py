@@ -51,6 +51,9 @@ class TranslationConfig:
     """null = those of `init`, a run of translation."""
     voice: Literal["selection", "vocoder"] | None = "selection"
     """What speaks the units; null = nothing does."""
+    voice_minutes: float = 60.0
+    """Target speech that the voice is made of (minutes). Of 45 it lost half of what it lost of 15
+    (docs/LOG.md); a voice of joined recordings takes 1.6 MB and 5 s of one core a minute."""
     vocoder_minutes: float = 20.0
     """Training of a vocoder (minutes)."""
     train: TranslateConfig = field(default_factory=TranslateConfig)
@@ -64,6 +67,10 @@ class TranslationConfig:
     """Translations of which source, translation and true target are written as wav."""
 
     def __post_init__(self) -> None:
+        if not self.voice_minutes > 0:
+            raise ConfigError(
+                f"`voice_minutes` must be more than 0, but is {self.voice_minutes} instead"
+            )
         if self.max_dev_pairs < 1:
             raise ConfigError(
                 f"`max_dev_pairs` must be at least 1, but is {self.max_dev_pairs} instead"

@@ -78,6 +78,7 @@ def test_what_belongs_to_other_recipes_is_refused(tmp_path: Path) -> None:
         ("pretrain={}", "`pretrain` and `translation` are two recipes"),
         ("translation.train.upsample=2", "`upsample` has no meaning"),
         ("translation.max_dev_pairs=0", "`max_dev_pairs` must be at least 1"),
+        ("translation.voice_minutes=0", "`voice_minutes` must be more than 0"),
         ("translation.unit=3", "unknown key `translation.unit`; did you mean"),
     ):
         with pytest.raises(ConfigError, match=reason):
