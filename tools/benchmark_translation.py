@@ -8,8 +8,9 @@ phrases nor voices with them. Scores of speech are those of what a recogniser he
 recogniser is trained on the true target speech (never on a voice's), its own BLEU and character
 error on true target speech are in every row (`asr_bleu_ceiling`, `asr_cer_ceiling`), and both texts
 are normalised as `text_normalisation` says. `retrieval` is the nearest known source of the same
-encoder. A row is one JSON file, `results/translation/ROW-SEED.json`; rows that exist are not
-measured again, and runs that were interrupted go on where they stopped.
+encoder; fields that end in `_best_path` are those of the same translator without its language
+model (null where it has none). A row is one JSON file, `results/translation/ROW-SEED.json`; rows
+that exist are not measured again, and runs that were interrupted go on where they stopped.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def record(
     assert recipe.translation is not None
     head, rows = figures["head"], figures["rows"]
     best, ceiling = rows[head], rows.get("true_speech", {})
+    best_path = rows.get(f"{head}_best_path", {})
     units = recipe.translation.units
     is_text = recipe.translation.writes == "characters"
     return {
@@ -111,6 +113,8 @@ def record(
         "streaming": figures.get("streaming"),
         **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},
         **{key: best[key] for key in ("unit_error_rate", "unit_bleu")},
+        "asr_bleu_best_path": best_path.get("asr_bleu"),
+        "unit_error_rate_best_path": best_path.get("unit_error_rate"),
         "asr_bleu_ceiling": ceiling.get("asr_bleu"),
         "asr_cer_ceiling": ceiling.get("asr_cer"),
         "asr_bleu_true_units": rows.get("true_units", {}).get("asr_bleu"),

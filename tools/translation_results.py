@@ -11,14 +11,15 @@ FIELDS = (
     *("laal_ms", "rtf", "pairs", "training_minutes", "signatures", "seed", "device", "commit"),
 )
 HEADER = (
-    *("Row", "Recipe", "Head", "Encoder", "Units", "ASR-BLEU", "Ceiling", "Share (%)"),
+    *("Row", "Recipe", "Head", "Encoder", "Units", "ASR-BLEU", "best path", "Ceiling", "Share (%)"),
     *("BLEU", "chrF", "Unit error rate (%)", "Retrieval: ASR-BLEU", "chrF", "LAAL (ms)", "RTF"),
     *("Training (min)", "Seed", "Commit", "File"),
 )
 EXPLANATION = (
     "`tools/benchmark_translation.py`: dev pairs, whose phrases and voices are in no training. "
     "ASR-BLEU is sacrebleu's of what a recogniser hears in the translation, the ceiling that of "
-    "the same recogniser on true target speech, never trained on a voice of ours; BLEU and chrF "
+    "the same recogniser on true target speech, never trained on a voice of ours; the best path "
+    "is the same translator's, without the language model that it has elsewhere; BLEU and chrF "
     "are those of the text that the translator writes itself, where it knows any. Retrieval is the "
     "nearest known source's translation. Signatures and text normalisation are in the files."
 )
@@ -44,6 +45,7 @@ def translation_table(
                 *(str(fields[name]) for name in ("row", "recipe", "head", "encoder")),
                 "–" if units is None else f"layer {units['layer']}, {units['k']}",
                 number(fields["asr_bleu"], 1),
+                number(fields.get("asr_bleu_best_path"), 1),  # rows of earlier versions lack it
                 number(fields["asr_bleu_ceiling"], 1),
                 number(fields["share_of_ceiling"], 1, scale=100),
                 number(fields["bleu"], 1),

@@ -13,6 +13,7 @@ from speechjepa.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
     from speechjepa.inference.translate_stream import Said
+    from speechjepa.inference.translator import SpeechTranslator
 
 _EPILOG = (
     "example: speechjepa translate interview.wav --model runs/s2st-phrases-es-en -o translated. "
@@ -47,6 +48,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="translator",
         help="what translates: the trained translator (default), or the nearest known utterance "
         "with its confidence",
+    )
+    add(
+        "--decoder",
+        choices=("auto", "greedy", "beam"),
+        default="auto",
+        help="greedy, or beam search, which CTC translators do with the model's language model; "
+        "auto = beam if it has one; a model that translates while it listens is always greedy",
     )
     add(
         "--beam",
@@ -92,8 +100,12 @@ def run(args: argparse.Namespace) -> int:
         )
     model = load(args.model, device=args.device)
     if args.stream:
-        return _stream(model, args.inputs[0], args.chunk_seconds, args.vad)
-    options = {"head": args.head, "beam": args.beam, "vad": args.vad}
+        from speechjepa.inference.translator import SpeechTranslator
+
+        translator = SpeechTranslator(model, beam=args.beam, decoder=args.decoder)
+        return _stream(translator, args.inputs[0], args.chunk_seconds, args.vad)
+    names = ("head", "decoder", "beam", "vad")
+    options = {name: getattr(args, name) for name in names}
     if args.output_dir is None:
         return _to_stdout(model, args.inputs, options)
     from speechjepa.data.readers.common import as_line
@@ -123,14 +135,12 @@ def run(args: argparse.Namespace) -> int:
     return _told(failed)
 
 
-def _stream(model: SpeechModel, source: str, chunk_seconds: float, vad: Any) -> int:
+def _stream(translator: SpeechTranslator, source: str, chunk_seconds: float, vad: Any) -> int:
     """Write speech to stdout as it is made, until the audio ends or Ctrl-C is pressed."""
     from speechjepa.audio.files import stream_audio
     from speechjepa.audio.live import read_pipe
     from speechjepa.inference.translate_stream import open_translation, streams
-    from speechjepa.inference.translator import SpeechTranslator
 
-    translator = SpeechTranslator(model)
     write = _write if translator.has_voice else _write_text
     if not translator.has_voice and not translator.writes_text:
         raise ModelError(f"{translator.folder} has neither voice nor text for a stream to write")

@@ -224,6 +224,7 @@ class SpeechModel:
             "into": found.files.language,
             "writes": found.files.kind,
             "head": found.files.config.head,
+            "language_model": found.has_language_model,
             "parameters": num_parameters(found.translator),
             "voice": found.voice.kind if found.has_voice else None,
         }

@@ -12,23 +12,46 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.text.ngram import END, START, UNKNOWN, read_arpa_words
-
-if TYPE_CHECKING:
-    from speechjepa.text.vocabulary import Vocabulary
+from speechjepa.text.vocabulary import Vocabulary
 
 MAX_KENLM_ORDER = 6
 """Longest n-grams that KenLM as compiled into flashlight-text's wheel can read."""
+
+
+class Symbols(Protocol):
+    """What the columns of logits stand for: a `Vocabulary`, or tokens of another kind."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """By id, the blank first; the others are those of a language model."""
+
+    @property
+    def blank_id(self) -> int:
+        """Of CTC."""
+
+    @property
+    def word_boundary_id(self) -> int | None:
+        """None where there are no words."""
+
+    @property
+    def silent_ids(self) -> frozenset[int]:
+        """What is never written: the blank, and such symbols as <unk>."""
+
+    def decode_ctc(self, frame_ids: Iterable[int]) -> str:
+        """Turn the symbol of every frame into text."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +74,8 @@ class BeamConfig:
     """Settings of the beam search; the weights are tuned on dev."""
 
     kind: Literal["character", "word"] = "character"
-    """What the language model predicts: characters (any word can be written) or words (only
-    those of its vocabulary can)."""
+    """What the language model predicts: characters, or whatever the columns of the logits stand
+    for (any word can be written), or words (only those of its vocabulary can)."""
     lm_weight: float = 1.5
     """Weight of the language model's log10 probabilities; 2.3 weighs them like the acoustic ones
     (nats). wav2vec 2.0, with a word model: 3.23 at 10 minutes of labels, 2.46 at 10 hours
@@ -85,7 +108,7 @@ class BeamConfig:
             )
 
 
-def greedy_decode(logits: Tensor, lengths: Tensor, vocabulary: Vocabulary) -> list[Hypothesis]:
+def greedy_decode(logits: Tensor, lengths: Tensor, vocabulary: Symbols) -> list[Hypothesis]:
     """Return the text of the best CTC path of each utterance (Graves et al., 2006, section 3.2).
 
     https://www.cs.toronto.edu/~graves/icml_2006.pdf
@@ -115,7 +138,7 @@ def _check_logits(logits: Tensor, num_symbols: int) -> None:
 
 
 def _hypothesis(
-    path: Sequence[int], score: float, num_frames: int, vocabulary: Vocabulary
+    path: Sequence[int], score: float, num_frames: int, vocabulary: Symbols
 ) -> Hypothesis:
     """Read the text off a path: the symbol of every frame, and perhaps of a frame added to it."""
     frames = [
@@ -136,22 +159,23 @@ class BeamSearch:
 
     Args:
         vocabulary: The symbols of the logits, in their order.
-        lm_path: ARPA file of characters ("|" for the space) or of words; None for no language
+        lm_path: ARPA file of these symbols ("|" for the space) or of words; None for no language
             model, which leaves the plain CTC prefix search.
         config: Weights and sizes.
 
     Raises:
+        ConfigError: Words are wanted where there is no language model, or where there are none.
         ModelError: flashlight-text is not installed, the file cannot be read, or its symbols are
             not those of the vocabulary.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, lm_path: str | Path | None, config: BeamConfig
-    ) -> None:
+    def __init__(self, vocabulary: Symbols, lm_path: str | Path | None, config: BeamConfig) -> None:
         self.vocabulary = vocabulary
         self.config = config
-        self._flashlight = _import_flashlight()
+        self._flashlight = import_flashlight()
         self._words: list[str] = []
+        if config.kind == "word" and not isinstance(vocabulary, Vocabulary):
+            raise ConfigError("a beam search over words needs characters; these symbols are none")
         if lm_path is None:
             if config.kind == "word":
                 raise ConfigError("a beam search over words needs a language model: give its file")
@@ -203,10 +227,11 @@ class BeamSearch:
             return [Hypothesis(text="", score=0.0)]
         emissions = log_probs.clone(memory_format=torch.contiguous_format)  # (T, V)
         emissions[:, self.vocabulary.blank_id] += self.config.blank_score
-        if self._trie is not None:
+        boundary_id = self.vocabulary.word_boundary_id
+        if self._trie is not None and boundary_id is not None:
             # A word of the lexicon ends with "|": one more frame gives it to the last word.
             boundary = emissions.new_full((1, emissions.shape[1]), -1e4)
-            boundary[0, self.vocabulary.word_boundary_id] = 0.0
+            boundary[0, boundary_id] = 0.0
             emissions = torch.cat([emissions, boundary])
         results = self._decoder.decode(emissions.data_ptr(), *emissions.shape)
         if not results:
@@ -215,7 +240,8 @@ class BeamSearch:
             )
         found: dict[str, Hypothesis] = {}
         for result in results[:count]:
-            # The decoder puts a word boundary before the first frame and after the last one.
+            # The decoder puts a word boundary, or what stands for it, before the first frame and
+            # after the last one.
             hypothesis = _hypothesis(
                 result.tokens[1:-1], float(result.score), num_frames, self.vocabulary
             )
@@ -249,10 +275,12 @@ class BeamSearch:
                 raise ModelError(f"{path}: KenLM cannot read it: {error} {log()}") from error
 
     def _build_trie(self) -> Any:
-        trie = self._flashlight.Trie(len(self.vocabulary), self.vocabulary.word_boundary_id)
+        vocabulary = self.vocabulary
+        assert isinstance(vocabulary, Vocabulary)
+        trie = self._flashlight.Trie(len(vocabulary), vocabulary.word_boundary_id)
         start = self._lm.start(False)
         for word_id, word in enumerate(self._words):
-            spelling = [*self.vocabulary.encode(word), self.vocabulary.word_boundary_id]
+            spelling = [*vocabulary.encode(word), vocabulary.word_boundary_id]
             trie.insert(spelling, word_id, self._lm.score(start, word_id)[1])
         trie.smear(self._flashlight.SmearingMode.MAX)
         return trie
@@ -268,6 +296,10 @@ class BeamSearch:
             "criterion_type": flashlight.CriterionType.CTC,
         }
         boundary, blank = self.vocabulary.word_boundary_id, self.vocabulary.blank_id
+        if boundary is None:
+            # The blank at both ends, which is no symbol that the first frame might repeat.
+            options = flashlight.LexiconFreeDecoderOptions(sil_score=0.0, **sizes)
+            return flashlight.LexiconFreeDecoder(options, self._lm, blank, blank, [])
         if self._trie is None:
             options = flashlight.LexiconFreeDecoderOptions(sil_score=config.word_score, **sizes)
             return flashlight.LexiconFreeDecoder(options, self._lm, boundary, blank, [])
@@ -279,7 +311,12 @@ class BeamSearch:
         )
 
 
-def _import_flashlight() -> Any:
+def import_flashlight() -> Any:
+    """Return flashlight-text's decoders.
+
+    Raises:
+        ModelError: They are not installed.
+    """
     try:
         from flashlight.lib.text import decoder
     except ImportError as error:

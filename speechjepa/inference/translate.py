@@ -16,6 +16,7 @@ from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import make_detector
 from speechjepa.errors import ConfigError
 from speechjepa.inference.chunks import Chunk, ChunkConfig, speech_chunks
+from speechjepa.inference.decoding import DECODERS, Decoder
 from speechjepa.inference.retrieval import embed, load_retrieval
 from speechjepa.inference.translator import SpeechTranslator, Translated
 
@@ -40,6 +41,9 @@ class TranslateConfig:
     """"translator", or "retrieval": the nearest known utterance."""
     beam: int = 5
     """Sequences that an autoregressive decoder keeps at every step."""
+    decoder: Decoder = "auto"
+    """"greedy": the likeliest token at each step; "beam": beam search, of CTC with the bundle's
+    language model; "auto": beam search wherever that is possible."""
     vad: Literal["silero", "energy"] = "silero"
     """What finds speech: a small network, or the level above the noise."""
 
@@ -50,6 +54,10 @@ class TranslateConfig:
             )
         if self.vad not in ("silero", "energy"):
             raise ConfigError(f"`vad` must be silero or energy, but is {self.vad!r} instead")
+        if self.decoder not in DECODERS:
+            raise ConfigError(
+                f"`decoder` must be one of {DECODERS}, but is {self.decoder!r} instead"
+            )
         if self.beam < 1:
             raise ConfigError(f"`beam` must be at least 1, but is {self.beam} instead")
 
@@ -60,10 +68,11 @@ class FileTranslator:
     Args:
         model: From `speechjepa.load`.
         config: Settings.
-        translator: Of the model, if it was read before; its `beam` counts then.
+        translator: Of the model, if it was read before; its `beam` and decoder count then.
 
     Raises:
-        ModelError: The model does not translate, or knows no utterances to retrieve.
+        ModelError: The model does not translate, knows no utterances to retrieve, or its language
+            model cannot be read.
     """
 
     def __init__(
@@ -74,10 +83,14 @@ class FileTranslator:
     ) -> None:
         self.model = model
         self.config = config or TranslateConfig()
-        self.translator = translator or SpeechTranslator(model, beam=self.config.beam)
+        self.translator = translator or SpeechTranslator(
+            model, beam=self.config.beam, decoder=self.config.decoder
+        )
         self._retrieval = None
         if self.config.head == "retrieval":
             self._retrieval = load_retrieval(self.translator.folder)
+        else:
+            self.translator.load_language_model()
 
     @property
     def writes_text(self) -> bool:

@@ -227,12 +227,14 @@ class UtteranceStream(LiveTranslation):
 
     Raises:
         ConfigError: `vad` is neither.
+        ModelError: The language model cannot be read.
     """
 
     def __init__(
         self, translator: SpeechTranslator, *, speak: bool = True, vad: Vad = "silero"
     ) -> None:
         super().__init__(translator, speak=speak, vad=vad)
+        translator.load_language_model()
         self._most = round(longest_seconds(translator.model) * self.sample_rate)
         self._pending: list[Tensor] = []
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.decoding import Decoder
+from speechjepa.inference.search import Hypothesis
+from speechjepa.inference.translator_language_model import TokenDecoder
 from speechjepa.inference.voice import Voice, load_voice
 from speechjepa.models.encoder import EncoderOutput
-from speechjepa.models.speech_to_units import CtcTranslation, Translator, UnitDecoder
+from speechjepa.models.speech_to_units import CtcTranslation, CtcTranslator, Translator, UnitDecoder
 from speechjepa.models.translator_files import TranslatorFiles, load_translator
 from speechjepa.models.unit_search import beam_tokens
 
@@ -46,23 +50,27 @@ class SpeechTranslator:
     Args:
         model: From `speechjepa.load`.
         beam: Sequences that an autoregressive decoder keeps at every step.
+        decoder: "greedy" = the likeliest token at each step; "beam" = beam search, of CTC with
+            the bundle's language model; "auto" = beam search wherever that is possible.
 
     Raises:
-        ModelError: The model does not translate.
-        ConfigError: The beam is not 1 or more.
+        ModelError: The model does not translate, or has no language model although "beam" was
+            asked for.
+        ConfigError: The beam is not 1 or more, or `decoder` is none of these.
     """
 
-    def __init__(self, model: SpeechModel, *, beam: int = 5) -> None:
+    def __init__(self, model: SpeechModel, *, beam: int = 5, decoder: Decoder = "auto") -> None:
         if beam < 1:
             raise ConfigError(f"`beam` must be at least 1, but is {beam} instead")
         if model.path is None:
             raise ModelError("this model was not read from a folder, so it holds no translator")
         self.model = model
-        self.beam = beam
+        self.beam = 1 if decoder == "greedy" else beam
         self.translator: Translator
         self.files: TranslatorFiles
         self.translator, self.files = load_translator(model.path, model.encoder)
         self.translator.to(model.device)
+        self._decoder = TokenDecoder(model.path, self.files, decoder)
         self._voice: Voice | None = None
 
     @property
@@ -75,6 +83,20 @@ class SpeechTranslator:
     def has_voice(self) -> bool:
         """Whether units can be spoken."""
         return self.files.kind == "units" and (self.folder / VOICE_FOLDER).is_dir()
+
+    @property
+    def has_language_model(self) -> bool:
+        """Whether what it writes is found with a language model."""
+        return bool(self._decoder.parts)
+
+    def load_language_model(self) -> None:
+        """Read the language model now, if there is one, rather than with the first speech.
+
+        Raises:
+            ModelError: flashlight-text is not installed, or it is of other units.
+            DataError: Its file is damaged.
+        """
+        self._decoder.load()
 
     @property
     def writes_text(self) -> bool:
@@ -128,12 +150,25 @@ class SpeechTranslator:
         return dict(zip(places, self.translate_features(output), strict=True))
 
     @torch.no_grad()
+    def logits(self, waveform: Tensor) -> CtcTranslation:
+        """Return what a CTC translator says of the frames of a waveform (S,).
+
+        Raises:
+            ModelError: It writes one token after the other.
+        """
+        if not isinstance(self.translator, CtcTranslator):
+            raise ModelError(f"{self.folder} writes one token after the other: it has no logits")
+        output = self.model.encode(waveform[None], torch.tensor([len(waveform)]))
+        found: CtcTranslation = self.translator(output.features, output.lengths)
+        return found
+
+    @torch.no_grad()
     def translate_features(self, output: EncoderOutput) -> list[Translated]:
         """Translate what the encoder made of a batch."""
         if isinstance(self.translator, UnitDecoder):
             return [self._decode(self.translator, output, row) for row in range(len(output[0]))]
         found = self.translator(output.features, output.lengths)
-        return [self._best_path(found, row) for row in range(len(found.logits))]
+        return self._written(found)
 
     def _decode(self, decoder: UnitDecoder, output: EncoderOutput, row: int) -> Translated:
         size = int(output.lengths[row])
@@ -142,31 +177,34 @@ class SpeechTranslator:
         best = beam_tokens(decoder, memory, most=max(16, 3 * size), beam=self.beam)[0]
         score = float(np.exp(best.score))
         if self.files.kind == "characters":
-            return Translated(text=self._spell(best.tokens), score=score)
+            assert self.files.vocabulary is not None
+            text = self.files.vocabulary.decode(best.tokens)
+            return Translated(text=" ".join(text.split()), score=score)
         return Translated(units=tuple(token - 1 for token in best.tokens), score=score)
 
-    def _best_path(self, found: CtcTranslation, row: int) -> Translated:
-        size = int(found.lengths[row])
-        best, path = found.logits[row, :size].softmax(dim=-1).max(dim=-1)
-        tokens, frames = _first_frames(path.tolist())
-        score = float(best[frames].mean()) if frames else 0.0
+    def _written(self, found: CtcTranslation) -> list[Translated]:
+        """Return what the logits of a batch say."""
+        tokens = self._decoder.decode("tokens", found.logits, found.lengths)
+        scores = [_score(found.logits[row], one) for row, one in enumerate(tokens)]
         if self.files.kind == "characters":
-            return Translated(text=self._spell(tokens), score=score)
-        seconds = self.model.hop / self.model.sample_rate / self.translator.config.upsample
-        text = None
+            return [
+                Translated(text=one.text, score=score)
+                for one, score in zip(tokens, scores, strict=True)
+            ]
+        texts: list[str | None] = [None] * len(tokens)
         if found.text_logits is not None and self.files.text_vocabulary is not None:
-            written = found.text_logits[row, :size].argmax(dim=-1)
-            text = self.files.text_vocabulary.decode_ctc(written.tolist())
-        return Translated(
-            units=tuple(token - 1 for token in tokens),
-            times=tuple(round((frame + 1) * seconds, 3) for frame in frames),
-            text=text,
-            score=score,
-        )
-
-    def _spell(self, tokens: Sequence[int]) -> str:
-        assert self.files.vocabulary is not None
-        return " ".join(self.files.vocabulary.decode(tokens).split())
+            written = self._decoder.decode("text", found.text_logits, found.lengths)
+            texts = [one.text for one in written]
+        seconds = self.model.hop / self.model.sample_rate / self.translator.config.upsample
+        return [
+            Translated(
+                units=tuple(token - 1 for token in one.token_ids),
+                times=tuple(round((frame + 1) * seconds, 3) for frame in one.frames),
+                text=text,
+                score=score,
+            )
+            for one, text, score in zip(tokens, texts, scores, strict=True)
+        ]
 
     def speak(self, units: Sequence[int]) -> NDArray[np.float32]:
         """Return units as speech (S,) at 16 kHz; no units are silence of no length."""
@@ -175,14 +213,9 @@ class SpeechTranslator:
         return self.voice.speak(torch.tensor(units, dtype=torch.int64))
 
 
-def _first_frames(path: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return the tokens of a CTC path, and the frame at which each begins."""
-    tokens: list[int] = []
-    frames: list[int] = []
-    previous = 0
-    for frame, token in enumerate(path):
-        if token not in (0, previous):
-            tokens.append(token)
-            frames.append(frame)
-        previous = token
-    return tokens, frames
+def _score(logits: Tensor, found: Hypothesis) -> float:
+    """Return the mean probability of tokens where they begin, by the logits (T, V) alone."""
+    if not found.frames:
+        return 0.0
+    rows = logits[list(found.frames)].float().softmax(dim=-1)
+    return float(rows[range(len(rows)), list(found.token_ids)].mean())

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechjepa.inference.search import BeamConfig, BeamSearch, Hypothesis, greedy_decode
+from speechjepa.inference.search import BeamConfig, BeamSearch, Hypothesis, Symbols, greedy_decode
 from speechjepa.metrics.error_rate import error_rates
 from speechjepa.progress import track
-from speechjepa.text.vocabulary import Vocabulary
 
 RANGES: dict[str, tuple[float, float]] = {
     "lm_weight": (0.0, 5.0),
@@ -51,7 +50,7 @@ class Tuning:
     """Word error rate of the best path on the same utterances (fraction)."""
 
 
-def greedy_texts(logits: Sequence[NDArray[np.float32]], vocabulary: Vocabulary) -> list[str]:
+def greedy_texts(logits: Sequence[NDArray[np.float32]], vocabulary: Symbols) -> list[str]:
     """Return the text of the best path of each (T, V) array of logits."""
     return [_one(greedy_decode(*_batch_of_one(item), vocabulary)) for item in logits]
 

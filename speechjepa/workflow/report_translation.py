@@ -21,6 +21,7 @@ NOT_EVALUATED = '<p class="none">This run has not been evaluated: there are no s
 SAMPLE_RATE = 16000
 _ROWS = {
     "ctc": "Translator, all at once (CTC)",
+    "ctc_best_path": "The same without its language model (best path)",
     "autoregressive": "Translator, unit after unit (beam search)",
     "streaming": "Translator, while it listens",
     "retrieval": "Nearest known utterance",
@@ -60,7 +61,7 @@ def sections(
         ("data", "Data", _data(run_dir, states)),
         ("curves", "Training", _training(run_dir)),
         ("doctor", "What the doctor said", _findings(run_dir)),
-        ("scores", "Scores", _scores(results)),
+        ("scores", "Scores", _scores(results) + _language_model(states)),
         ("examples", "Examples", _examples(run_dir, results, predictions)),
         ("worst", "The worst translations", _worst(results, predictions)),
     ]
@@ -175,6 +176,30 @@ def _scores(results: Mapping[str, Any]) -> str:
         "speech is the ceiling, of the true units, spoken, what the voice alone loses."
     )
     return f"<p>{words}</p>{table}{_latency(results)}{_signatures(results)}"
+
+
+def _language_model(states: Mapping[str, Any]) -> str:
+    """Return what language models of the targets changed on dev, or nothing without any."""
+    figures = (states.get("language_model") or {}).get("figures") or {}
+    rows = [
+        [
+            name,
+            *(_value(found[key], 100) for key in ("error_rate_best_path", "error_rate")),
+            *(f"{found[key]:g}" for key in ("lm_weight", "blank_score")),
+            "yes" if found["is_used"] else "no, it does not help",
+        ]
+        for part, name in (("tokens", "what is spoken or written"), ("text", "text beside units"))
+        if (found := figures.get(part)) is not None
+    ]
+    if not rows:
+        return ""
+    known = figures["tokens"]
+    words = (
+        f"{known['order']}-grams of {known['sequences']} training targets, whose weights are the "
+        f"best of those tried on {known['pairs']} dev pairs, by the errors per token."
+    )
+    header = ["", "best path (%)", "with it (%)", "weight", "blank", "used"]
+    return f"<h3>Language model</h3><p>{words}</p>{_table(header, rows)}"
 
 
 def _value(value: float | None, scale: float) -> str:

@@ -30,6 +30,10 @@ from speechjepa.workflow.self_training import self_training_stage
 from speechjepa.workflow.start import describe_start, start_fingerprint, starting_bundle
 from speechjepa.workflow.translation import STAGES as TRANSLATION_STAGES
 from speechjepa.workflow.translation import TranslationPlan
+from speechjepa.workflow.translation_language_model import (
+    TRANSLATOR_LANGUAGE_MODEL_FILES,
+    has_translator_language_model,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +120,8 @@ class Plan:
         if recipe.finetune is not None and not has_language_model(self.recipe):
             # Left in the bundle, it would go on to improve results and transcripts.
             forget_stage(self.run_dir, "language_model", LANGUAGE_MODEL_FILES)
+        if recipe.translation is not None and not has_translator_language_model(recipe):
+            forget_stage(self.run_dir, "language_model", TRANSLATOR_LANGUAGE_MODEL_FILES)
         if recipe.self_training is None:
             forget_stage(self.run_dir, SELF_TRAINING, (SELF_TRAINING,))
         save_recipe(recipe, self.run_dir / "recipe.yaml")

@@ -1,5 +1,5 @@
 """The stages of a recipe that translates: prepare, check, units, voice, translate, recogniser,
-evaluate."""
+language_model, evaluate."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ from speechjepa.workflow.translation_data import (
     translated_text,
     unit_examples,
     units_model,
+)
+from speechjepa.workflow.translation_language_model import (
+    has_translator_language_model,
+    translator_language_model_stage,
 )
 
 logger = logging.getLogger(__name__)
@@ -64,6 +68,8 @@ class TranslationPlan:
         stages.append(self._translate())
         if self.config.recogniser is not None:
             stages.append(self._recogniser())
+        if has_translator_language_model(self.recipe):
+            stages.append(translator_language_model_stage(self))
         if self.recipe.data.dev is not None:
             stages.append(self._evaluate())
         return stages
@@ -102,6 +108,8 @@ class TranslationPlan:
 
     def _check(self) -> Stage:
         def action() -> dict[str, Any]:
+            from speechjepa.inference.search import import_flashlight
+
             found = {split: self._count(split) for split in SPLITS}
             for split, counts in found.items():
                 logger.info("%s: %s", split, ", ".join(f"{n} {what}" for what, n in counts.items()))
@@ -119,6 +127,8 @@ class TranslationPlan:
                 )
             if self.config.writes == "units":
                 self.pairs.spoken("train")
+            if has_translator_language_model(self.recipe):
+                import_flashlight()  # said now, not after hours of training
             write_json(self.run_dir / "check.json", {"pairs": found})
             return {"pairs": found}
 
@@ -368,5 +378,5 @@ class TranslationPlan:
             },
             action=action,
             outputs=("evaluate/results.json", "evaluate/predictions.jsonl"),
-            after=("translate", "voice", "recogniser"),
+            after=("translate", "voice", "recogniser", "language_model"),
         )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from speechjepa.data.synthetic.pairs import PhrasePairs
 from speechjepa.errors import ConfigError
+from speechjepa.inference.translator_language_model import TokenModelConfig
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.translation_config import TranslateConfig
 
@@ -58,6 +59,9 @@ class TranslationConfig:
     """Training of a vocoder (minutes)."""
     train: TranslateConfig = field(default_factory=TranslateConfig)
     """Of the translator."""
+    language_model: TokenModelConfig | None = field(default_factory=TokenModelConfig)
+    """Of what CTC writes, estimated from the pairs' targets, kept if it lowers the error rate on
+    dev; null = the best path. A decoder that writes one token after the other has none."""
     recogniser: FinetuneConfig | None = None
     """Recogniser of the target language to score speech with, trained on the pairs' true target
     speech and its text, never on what a voice says; null = speech is scored by its units alone."""

@@ -108,12 +108,12 @@ class Scorer:
         """How long the sources are together."""
         return sum(map(len, self.waveforms)) / self.model.sample_rate
 
-    def translated(self) -> Row:
+    def translated(self, translator: SpeechTranslator) -> Row:
         """Translate every pair one by one, as a user would, with the clock running."""
         row = Row()
         begin = time.perf_counter()
         for waveform in self.waveforms:
-            (found,) = self.translator.translate([waveform])
+            (found,) = translator.translate([waveform])
             self._add(row, found)
         row.seconds = time.perf_counter() - begin
         return row
@@ -279,8 +279,12 @@ def hear(model: SpeechModel, waveform: Waveform) -> str:
 def evaluate_translation(plan: TranslationPlan) -> dict[str, Any]:
     """Translate the dev pairs; write `evaluate/` results.json, predictions.jsonl and examples/."""
     scorer = Scorer(plan)
-    head = scorer.translator.files.config.head
-    rows = {head: scorer.translated(), "retrieval": scorer.retrieved()}
+    head: str = scorer.translator.files.config.head
+    rows = {head: scorer.translated(scorer.translator)}
+    if scorer.translator.has_language_model:
+        best_path = SpeechTranslator(scorer.model, decoder="greedy")
+        rows[f"{head}_best_path"] = scorer.translated(best_path)
+    rows["retrieval"] = scorer.retrieved()
     if scorer.is_spoken:
         rows |= {"true_units": scorer.resynthesised(), "true_speech": scorer.true()}
     streaming = None

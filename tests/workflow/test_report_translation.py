@@ -21,6 +21,12 @@ ROW = {
     **{"asr_bleu": 8.18, "asr_chrf": 45.9, "asr_cer": 0.387, "rtf": 0.18},
     "signatures": ["nrefs:1|<b>"],
 }
+TUNED = {
+    "tokens": {
+        **{"is_used": True, "error_rate_best_path": 0.171, "error_rate": 0.152, "pairs": 75},
+        **{"lm_weight": 1.5, "blank_score": -1.0, "order": 6, "sequences": 3000},
+    }
+}
 NO_TEXT = {**ROW, "bleu": None, "chrf": None}
 KINDS = ("source", "translation", "reference")
 
@@ -52,6 +58,7 @@ def run_dir(tmp_path: Path) -> Path:
     states = {
         "units": {"status": "done", "minutes": 1, "figures": {"units_per_second": {"train": 15.0}}},
         "translate": {"status": "done", "minutes": 20.0, "figures": {"pair_minutes": 12.34}},
+        "language_model": {"status": "done", "minutes": 1.0, "figures": TUNED},
     }
     write(folder / "state.json", json.dumps({"stages": states}))
     steps = "".join(f"{s},{0.9 - s / 900},{9 / (1 + s)},0.8\n" for s in range(0, 300, 10))
@@ -63,6 +70,7 @@ def run_dir(tmp_path: Path) -> Path:
     streaming |= {"al_ms_computation_aware": 900.0, "laal_ms_computation_aware": 1300.0}
     rows = {
         "ctc": ROW,
+        "ctc_best_path": {**ROW, "asr_bleu": 6.5},
         "retrieval": {**ROW, "asr_bleu": 1.4, "rtf": None},
         "true_units": NO_TEXT,
         "true_speech": {**NO_TEXT, "asr_bleu": 37.1},
@@ -105,12 +113,16 @@ def test_the_page_is_well_formed_and_has_every_part(run_dir: Path) -> None:
 
 def test_the_scores_stand_in_one_table_with_what_is_not_known_left_open(run_dir: Path) -> None:
     _, body = page_of(run_dir)
-    table, late = body.findall(".//section[@id='scores']//table")
+    table, late, tuned = body.findall(".//section[@id='scores']//table")
     head = [cell.text or "" for cell in table.iter("th")]
     rows = {row[0].text: [cell.text for cell in row] for row in table.findall(".//tbody/tr")}
     column = head.index("ASR-BLEU"), head.index("BLEU"), head.index("Real-time factor")
     assert [rows["Translator, all at once (CTC)"][c] for c in column] == ["8.2", "21.4", "0.18"]
     assert [rows["True speech"][c] for c in column] == ["37.1", "–", "0.18"]
+    assert rows["The same without its language model (best path)"][column[0]] == "6.5"
+    assert [cell.text for cell in tuned.findall(".//tbody/tr/td")] == [
+        *("what is spoken or written", "17.1", "15.2", "1.5", "-1", "yes")
+    ]
     assert rows["Nearest known utterance"][column[2]] == "–"
     (best,) = table.findall(".//tr[@class='best']")
     assert best[0].text == "Translator, all at once (CTC)"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speechjepa.config import load_yaml
-from speechjepa.errors import ConfigError, DataError
+from speechjepa.errors import ConfigError, DataError, ModelError
 from speechjepa.workflow.outcome import summary_line
 from speechjepa.workflow.recipe import Recipe, build_recipe, load_recipe, save_recipe
 from speechjepa.workflow.run import StageState
 from speechjepa.workflow.stages import Plan, run_recipe
 from speechjepa.workflow.translation_data import read_units, units_model, write_units
 from tests.data.corpora import audio, rows
+from tests.translation_bundle import bundle
 
 SETTINGS: dict[str, Any] = {
     "name": "t",
@@ -47,7 +49,7 @@ def recipe(root: Path, *overrides: str) -> Recipe:
     return build_recipe(SETTINGS, overrides, root)
 
 
-LAST = ("evaluate", "report")
+LAST = ("language_model", "evaluate", "report")
 
 
 def names(found: Recipe, folder: Path) -> list[str]:
@@ -63,6 +65,53 @@ def test_a_recipe_that_translates_trains_no_recogniser_of_the_source(tmp_path: P
     assert names(text, tmp_path) == ["check", "translate", *LAST]
     more = recipe(tmp_path, "translation.recogniser={}", "translation.phrases={}")
     assert names(more, tmp_path)[0] == "prepare" and "recogniser" in names(more, tmp_path)
+
+
+def test_only_ctc_that_can_be_tuned_gets_a_language_model(tmp_path: Path) -> None:
+    for override in (
+        "translation.language_model=null",
+        "translation.train.translator.head=autoregressive",
+        "data.dev=null",
+    ):
+        assert "language_model" not in names(recipe(tmp_path, override), tmp_path)
+    with pytest.raises(ConfigError, match="`order` must be between 2 and 6, but is 7"):
+        recipe(tmp_path, "translation.language_model.order=7")
+
+
+def test_what_is_missing_for_a_language_model_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(tmp_path)
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text", None)
+    with pytest.raises(ModelError, match=r'pip install "speechjepa\[lm\]"'):
+        run_recipe(recipe(tmp_path), tmp_path / "run", only=["check"])
+    without = recipe(tmp_path, "translation.language_model=null")
+    run_recipe(without, tmp_path / "run", only=["check"])
+
+
+def test_a_language_model_is_tuned_kept_and_measured_beside_the_best_path(tmp_path: Path) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    corpus(tmp_path)
+    run = tmp_path / "run"
+    trained = bundle(run / "translate/bundle", voice=False)
+    for split in ("train", "dev"):
+        targets = {f"{split}-{n}": ([n, 2, 3, 1], [1, 1, 1, 1]) for n in range(2)}
+        (run / "units").mkdir(exist_ok=True)
+        write_units(targets, run / f"units/{split}.jsonl")
+    found = recipe(tmp_path, "translation.voice=null")
+    states = run_recipe(found, run, only=["language_model", "evaluate", "report"])
+    tuned, scores = states["language_model"].figures, states["evaluate"].figures["rows"]
+    assert tuned["tokens"]["is_used"] and tuned["tokens"]["pairs"] == 2 and "text" in tuned
+    assert scores["ctc"]["unit_error_rate"] == tuned["tokens"]["error_rate"]
+    assert scores["ctc_best_path"]["unit_error_rate"] == tuned["tokens"]["error_rate_best_path"]
+    assert scores["ctc"]["unit_error_rate"] < scores["ctc_best_path"]["unit_error_rate"]
+    assert (trained / "translator/lm.arpa").is_file()
+    assert "Language model" in (run / "report.html").read_text(encoding="utf-8")
+    # Without the setting it is not left behind in the bundle.
+    without = recipe(tmp_path, "translation.voice=null", "translation.language_model=null")
+    states = run_recipe(without, run, only=["evaluate"])
+    assert not (trained / "translator/decoder.json").exists()
+    assert "ctc_best_path" not in states["evaluate"].figures["rows"]
 
 
 def test_a_recipe_that_translates_comes_back_from_disk(tmp_path: Path) -> None:
