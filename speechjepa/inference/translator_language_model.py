@@ -52,7 +52,7 @@ class TokenModelConfig:
     """Length of the longest n-grams; KenLM's wheel reads at most 6."""
     lm_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 2.3)
     """Of the language model's log10 probabilities; 2.3 weighs them like those of the frames."""
-    blank_scores: tuple[float, ...] = (0.0, -1.0)
+    blank_scores: tuple[float, ...] = (0.0, -1.0, -2.0)
     """Added to the blank in each frame (nats)."""
     beam_size: int = 32
     """Sequences kept after each frame."""
