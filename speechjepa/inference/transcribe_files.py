@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
-from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.errors import AudioError, ModelError
 from speechjepa.inference.chunks import Chunk
 from speechjepa.inference.encoding import batch_samples, open_chunks
+from speechjepa.inference.output_folder import folder_in_the_way, prepare_folder
 from speechjepa.inference.read_ahead import encoded_files
 from speechjepa.inference.transcribe import (
     TranscribeConfig,
@@ -128,7 +128,7 @@ def transcribe_files(
     config = TranscribeConfig(**options)
     check_options(model, config)
     if output_dir is not None:
-        _prepare(Path(output_dir))
+        prepare_folder(Path(output_dir), "transcripts")
     save = partial(write_result, overwrite=overwrite, word_timestamps=config.word_timestamps)
     # Long segments are divided into subtitles between words; ELAN and Praat get a tier of them.
     timed = {"srt", "vtt", "eaf", "TextGrid"}
@@ -188,7 +188,7 @@ def _plan(
     overwrite: bool,
 ) -> _Plan:
     outputs = _outputs(output_dir, recording, formats)
-    problem = recording.problem or _folder_in_the_way(outputs)
+    problem = recording.problem or folder_in_the_way(outputs)
     kept = [] if overwrite else [str(output) for output in outputs if output.exists()]
     outcome = None
     if problem is not None:
@@ -222,24 +222,6 @@ def _outputs(
     if output_dir is None:
         return []
     return list(output_paths(Path(output_dir) / recording.name, formats).values())
-
-
-def _folder_in_the_way(outputs: Sequence[Path]) -> str | None:
-    folders = [str(output) for output in outputs if output.is_dir()]
-    return f"a folder is where {', '.join(folders)} should be written" if folders else None
-
-
-def _prepare(output_dir: Path) -> None:
-    """Make the folder and write to it, so that no hour of transcribing is lost for want of it."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{output_dir}: transcripts cannot be written there: {error.strerror}; "
-            "give another folder"
-        ) from error
 
 
 def _reason(error: Exception) -> str:

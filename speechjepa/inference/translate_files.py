@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from speechjepa.data.readers.common import as_text
-from speechjepa.errors import AudioError, ConfigError, ModelError
+from speechjepa.errors import AudioError, ModelError
+from speechjepa.inference.output_folder import folder_in_the_way, prepare_folder
 from speechjepa.inference.transcribe_files import Outcome, Recording, find_recordings
 from speechjepa.inference.translate import GAP_SECONDS, FileTranslator, TranslateConfig
 
@@ -57,12 +57,12 @@ def translate_files(
     """
     translator = FileTranslator(model, TranslateConfig(**options))
     folder = Path(output_dir)
-    _prepare(folder)
+    prepare_folder(folder, "translations")
     suffixes = (".wav", ".json") if translator.translator.has_voice else (".json",)
     recordings = find_recordings(inputs)
     for number, recording in enumerate(recordings, start=1):
         outputs = [folder / recording.name.with_name(recording.name.name + s) for s in suffixes]
-        problem = recording.problem or _in_the_way(outputs)
+        problem = recording.problem or folder_in_the_way(outputs)
         if problem is not None:
             yield Outcome(path=recording.path, status="failed", message=problem)
             continue
@@ -162,20 +162,3 @@ class _Wav:
                 os.replace(unfinished, self._path)
         finally:
             unfinished.unlink(missing_ok=True)
-
-
-def _in_the_way(outputs: Sequence[Path]) -> str | None:
-    folders = [str(output) for output in outputs if output.is_dir()]
-    return f"a folder is where {', '.join(folders)} should be written" if folders else None
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder and write to it, so that no work is lost for want of it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: translations cannot be written there: {error.strerror}; give another folder"
-        ) from error

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from speechjepa.errors import ModelError, SpeechJepaError
 from speechjepa.serving.answers import ApiError, ClientGone
 from speechjepa.serving.formats import event
-from speechjepa.serving.recording import Progress
+from speechjepa.serving.recording import Progress, Segment
 from speechjepa.serving.service import Service
 from speechjepa.serving.uploads import Upload, receive_upload
 from speechjepa.serving.work import Job, Stopped, Tell
@@ -193,6 +193,32 @@ async def _events(
     finally:
         if not is_done:
             service.metrics.add("dropped", 1)
+
+
+class Shower:
+    """Shows what is found, as events.
+
+    A `transcript.text.delta` for each segment has it as `segment`, and tells how far the work is;
+    those with an empty `delta` only tell that.
+    """
+
+    def __init__(self) -> None:
+        self._parts = 0
+        self._shown = Progress(0.0, None)
+
+    def __call__(self, item: Any) -> Iterator[str]:
+        if isinstance(item, Progress) and item != self._shown:
+            self._shown = item
+            yield delta("", item)
+        elif isinstance(item, Segment):
+            yield from self._found(item)
+
+    def _found(self, item: Segment) -> Iterator[str]:
+        text = item.segment["text"] or ""
+        self._shown = item.progress
+        shown = f" {text}" if self._parts and text else text
+        self._parts += bool(text)
+        yield delta(shown, item.progress, segment=item.segment)
 
 
 def delta(text: str, progress: Progress, **fields: Any) -> str:

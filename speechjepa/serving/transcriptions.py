@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from fastapi import APIRouter, Request, Response
 from speechjepa.inference.transcribe import TranscribeConfig
 from speechjepa.serving.formats import RESPONSE_FORMATS, event, transcript_response, verbose
 from speechjepa.serving.jobs import (
+    Shower,
     check_temperature,
-    delta,
     read_choice,
     read_stream,
     result_of,
@@ -24,8 +23,6 @@ from speechjepa.serving.jobs import (
     wrong,
 )
 from speechjepa.serving.recording import (
-    Progress,
-    Segment,
     check_request,
     transcribe_recording,
 )
@@ -61,7 +58,7 @@ async def create_transcription(request: Request) -> Response:
         service, request, lambda upload: read_request(upload, service), work
     )
     if asked.stream:
-        return await stream_events(service, request, job, _Shower(), _done)
+        return await stream_events(service, request, job, Shower(), _done)
     result = await result_of(job, request, service)
     result["path"] = upload.filename
     return await asyncio.to_thread(
@@ -106,28 +103,6 @@ def read_request(upload: Upload, service: Service) -> Asked:
         granularities=granularities or frozenset(["segment"]),
         stream=stream,
     )
-
-
-class _Shower:
-    """Shows what is found, as events.
-
-    A `transcript.text.delta` for each segment has it, with its words, as `segment`, and tells how
-    far the work is; those with an empty `delta` only tell that.
-    """
-
-    def __init__(self) -> None:
-        self._parts = 0
-        self._shown = Progress(0.0, None)
-
-    def __call__(self, item: Any) -> Iterator[str]:
-        if isinstance(item, Progress) and item != self._shown:
-            self._shown = item
-            yield delta("", item)
-        elif isinstance(item, Segment):
-            text = item.segment["text"]
-            self._shown = item.progress
-            yield delta(f" {text}" if self._parts else text, item.progress, segment=item.segment)
-            self._parts += 1
 
 
 def _done(result: dict[str, Any]) -> str:

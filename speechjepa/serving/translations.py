@@ -27,8 +27,8 @@ from speechjepa.serving.formats import (
     verbose_translation,
 )
 from speechjepa.serving.jobs import (
+    Shower,
     check_temperature,
-    delta,
     read_choice,
     read_stream,
     result_of,
@@ -37,6 +37,7 @@ from speechjepa.serving.jobs import (
 )
 from speechjepa.serving.recording import (
     Progress,
+    Segment,
     declared_seconds,
     limited_blocks,
     refuse_long,
@@ -70,15 +71,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Spoken(Segment):
     """A segment was translated."""
 
-    segment: dict[str, Any]
     first: int
     """Where in the translation it is said (samples)."""
     count: int
     """How many samples it has."""
-    progress: Progress
 
 
 @router.post("/v1/audio/translations")
@@ -175,7 +174,7 @@ def translate_recording(
                 first = translator.first_sample(segment)
                 spoken.put(speech, first)
             segments.append(segment)
-            tell(Spoken(segment, first, len(speech), Progress(seconds, total)))
+            tell(Spoken(segment, Progress(seconds, total), first, len(speech)))
     except AudioError as error:
         raise undecodable(error) from error
     if spoken is not None and not spoken.num_samples:  # players refuse what holds nothing
@@ -197,31 +196,21 @@ def _answer(asked: Asked, result: dict[str, Any], filename: str, folder: Path) -
     return speech_response(asked.spoken, asked.response_format, folder)
 
 
-class _Shower:
-    """Shows what is found, as events.
+class _Shower(Shower):
+    """Shows translations as transcripts, and speech where the model speaks.
 
-    A `transcript.text.delta` for each segment, as for transcripts; and, where the model speaks, a
-    `speech.audio.delta` with its speech: base64 of 16-bit samples, `start` seconds after the
-    beginning of the translation.
+    A `speech.audio.delta` has that of a segment: base64 of 16-bit samples, `start` seconds after
+    the beginning of the translation.
     """
 
     def __init__(self, asked: Asked) -> None:
+        super().__init__()
         self._spoken = asked.spoken
-        self._parts = 0
-        self._shown = Progress(0.0, None)
 
-    def __call__(self, item: Any) -> Iterator[str]:
-        if isinstance(item, Progress) and item != self._shown:
-            self._shown = item
-            yield delta("", item)
-        elif isinstance(item, Spoken):
-            self._shown = item.progress
-            text = item.segment["text"] or ""
-            shown = f" {text}" if self._parts and text else text
-            self._parts += bool(text)
-            yield delta(shown, item.progress, segment=item.segment)
-            if self._spoken is not None:
-                yield self._speech(self._spoken, item)
+    def _found(self, item: Segment) -> Iterator[str]:
+        yield from super()._found(item)
+        if self._spoken is not None and isinstance(item, Spoken):
+            yield self._speech(self._spoken, item)
 
     def _speech(self, spoken: SpokenFile, item: Spoken) -> str:
         audio = base64.b64encode(spoken.get(item.first, item.count)).decode("ascii")

@@ -16,6 +16,7 @@ from speechjepa.errors import DataError
 from speechjepa.workflow import report_translation
 from speechjepa.workflow.report_confidence import confidence
 from speechjepa.workflow.report_errors import bars, confusion, utterances
+from speechjepa.workflow.report_lines import read_lines
 from speechjepa.workflow.report_representation import picture
 from speechjepa.workflow.report_svg import escape, number
 from speechjepa.workflow.report_training import curves, snapshot
@@ -109,21 +110,8 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: A line is not JSON or lacks a field.
     """
-    if not path.exists():
-        return []
-    predictions = []
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for line, text in enumerate(lines, start=1):
-        try:
-            item = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", path=path, line=line) from error
-        wanted = ("id", "audio_path", "start", "duration", "reference", "hypothesis", "cer")
-        missing = [key for key in wanted if key not in item]
-        if missing:
-            raise DataError(f"lacks {', '.join(missing)}", path=path, line=line)
-        predictions.append(item)
-    return predictions
+    wanted = ("id", "audio_path", "start", "duration", "reference", "hypothesis", "cer")
+    return read_lines(path, wanted)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from speechjepa.audio.files import read_audio
 from speechjepa.errors import AudioError, DataError
 from speechjepa.metrics.error_rate import error_rates
 from speechjepa.workflow.report_errors import MAX_PLAYER_SECONDS, alignment, marks, opus
+from speechjepa.workflow.report_lines import read_lines
 from speechjepa.workflow.report_svg import escape
 from speechjepa.workflow.report_training import curves
 from speechjepa.workflow.voice_report import spectrogram
@@ -142,9 +143,9 @@ def _training(run_dir: Path) -> str:
 def _findings(run_dir: Path) -> str:
     items = []
     for folder, name in (("translate", "translator"), ("recogniser", "recogniser")):
-        for entry in _lines(run_dir / folder / "doctor.jsonl", ("step", "message")):
+        for entry in read_lines(run_dir / folder / "doctor.jsonl", ("step", "message")):
             items.append(f"<li><b>{name}</b> {escape(entry['message'])}</li>")
-        skipped = _lines(run_dir / folder / "skipped.jsonl", ())
+        skipped = read_lines(run_dir / folder / "skipped.jsonl", ())
         if skipped:
             items.append(f"<li><b>{name}</b> {len(skipped)} recordings could not be read</li>")
     if not items:
@@ -310,28 +311,4 @@ def _worst(results: Mapping[str, Any], predictions: Sequence[dict[str, Any]]) ->
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:
-    return _lines(path, ("id",))
-
-
-def _lines(path: Path, wanted: Sequence[str]) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; empty where there is none.
-
-    Raises:
-        DataError: A line is not JSON or lacks a field.
-    """
-    if not path.exists():
-        return []
-    found = []
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for line, text in enumerate(lines, start=1):
-        if not text:
-            continue
-        try:
-            item = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", path=path, line=line) from error
-        missing = [key for key in wanted if key not in item]
-        if missing:
-            raise DataError(f"lacks {', '.join(missing)}", path=path, line=line)
-        found.append(item)
-    return found
+    return read_lines(path, ("id",))

@@ -1,0 +1,35 @@
+"""Folders that files are written into, looked at before the work begins."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from speechjepa.errors import ConfigError
+
+
+def prepare_folder(folder: Path, what: str) -> None:
+    """Make a folder and write to it, so that no hour of work is lost for want of it.
+
+    Args:
+        folder: Where.
+        what: Is to be written, for the message: "transcripts".
+
+    Raises:
+        ConfigError: Nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: {what} cannot be written there: {error.strerror}; give another folder"
+        ) from error
+
+
+def folder_in_the_way(outputs: Sequence[Path]) -> str | None:
+    """Return what is wrong where one of the files to be written is a folder; None if none is."""
+    folders = [str(output) for output in outputs if output.is_dir()]
+    return f"a folder is where {', '.join(folders)} should be written" if folders else None
