@@ -7,7 +7,8 @@ Every row trains on the pairs of its recipe and is scored on its dev pairs, whic
 phrases nor voices with them. Scores of speech are those of what a recogniser hears in it; the
 recogniser is trained on the true target speech (never on a voice's), its own BLEU and character
 error on true target speech are in every row (`asr_bleu_ceiling`, `asr_cer_ceiling`), and both texts
-are normalised as `text_normalisation` says. `retrieval` is the nearest known source of the same
+are normalised as `text_normalisation` says. Rows that stream are scored whole, and in chunks of
+0.32 s under `streaming`. `retrieval` is the nearest known source of the same
 encoder; fields that end in `_best_path` are those of the same translator without its language
 model (null where it has none). A row is one JSON file, `results/translation/ROW-SEED.json`; rows
 that exist are not measured again, and runs that were interrupted go on where they stopped.
@@ -110,7 +111,7 @@ def record(
         "head": head,
         "encoder": "shipped" if recipe.init is None else str(recipe.init),
         "units": None if is_text or units is None else {"layer": units.layer, "k": units.num_units},
-        "streaming": figures.get("streaming"),
+        "streaming": _streaming(figures),
         **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},
         **{key: best[key] for key in ("unit_error_rate", "unit_bleu")},
         "asr_bleu_best_path": best_path.get("asr_bleu"),
@@ -130,6 +131,25 @@ def record(
         "device": hardware(),
         "commit": commit(),
     }
+
+
+def _streaming(figures: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how late a stream says what it says, and how good that is; None = it cannot."""
+    late, rows = figures.get("streaming"), figures["rows"]
+    if late is None:
+        return None
+    stream, best_path = rows["streaming"], rows.get("streaming_best_path", {})
+    names = ("asr_bleu", "asr_chrf", "unit_error_rate", "rtf")
+    return {
+        **late,
+        **{name: stream[name] for name in names},
+        "asr_bleu_best_path": best_path.get("asr_bleu"),
+        "share_of_offline": _share(stream["asr_bleu"], rows[figures["head"]]["asr_bleu"]),
+    }
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 if __name__ == "__main__":

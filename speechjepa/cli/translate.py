@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("auto", "greedy", "beam"),
         default="auto",
         help="greedy, or beam search, which CTC translators do with the model's language model; "
-        "auto = beam if it has one; a model that translates while it listens is always greedy",
+        "auto = beam if it has one",
     )
     add(
         "--beam",

@@ -169,7 +169,8 @@ class TranslationStream(LiveTranslation):
     def _begin(self) -> None:
         """Forget what was said before."""
         self._states = self._head.start_stream()
-        self._previous = self._previous_symbol = 0
+        self._units = self._translator.token_stream("tokens")
+        self._text = self._translator.token_stream("text")
         self._voice: VoiceStream | None = None  # made for the first unit
 
     def _hear(self, samples: Tensor) -> Iterable[Said]:
@@ -187,16 +188,12 @@ class TranslationStream(LiveTranslation):
         vocabulary = self._translator.files.text_vocabulary
         for encoded in chunks:
             logits, text_logits = self._head.step(encoded.features, self._states, self._most)
-            for token in logits[0].argmax(dim=-1).tolist():
-                if token not in (0, self._previous):
-                    units.append(token - 1)
-                self._previous = token
-            if text_logits is None or vocabulary is None:
-                continue
-            for symbol in text_logits[0].argmax(dim=-1).tolist():
-                if symbol != self._previous_symbol:
-                    symbols.append(symbol)
-                self._previous_symbol = symbol
+            units += [token - 1 for token in self._units.push(logits[0])]
+            if text_logits is not None and vocabulary is not None:
+                symbols += self._text.push(text_logits[0])
+        if last:
+            units += [token - 1 for token in self._units.finish()]
+            symbols += self._text.finish()
         speech = [np.zeros(0, np.float32)]
         if self._speaks and units:
             self._voice = self._voice or self._translator.voice.stream()

@@ -15,7 +15,8 @@ from torch import Tensor
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.decoding import Decoder
 from speechjepa.inference.search import Hypothesis
-from speechjepa.inference.translator_language_model import TokenDecoder
+from speechjepa.inference.stream_tokens import TokenStream
+from speechjepa.inference.translator_language_model import Part, TokenDecoder
 from speechjepa.inference.voice import Voice, load_voice
 from speechjepa.models.encoder import EncoderOutput
 from speechjepa.models.speech_to_units import CtcTranslation, CtcTranslator, Translator, UnitDecoder
@@ -97,6 +98,15 @@ class SpeechTranslator:
             DataError: Its file is damaged.
         """
         self._decoder.load()
+
+    def token_stream(self, part: Part) -> TokenStream:
+        """Return what turns the logits of a stream into tokens, with the language model if any.
+
+        Raises:
+            ModelError, DataError: As `load_language_model`.
+        """
+        seconds = self.model.hop / self.model.sample_rate / self.translator.config.upsample
+        return TokenStream(self._decoder.search(part), frame_seconds=seconds)
 
     @property
     def writes_text(self) -> bool:

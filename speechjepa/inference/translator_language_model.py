@@ -253,9 +253,13 @@ class TokenDecoder:
         """
         _ = self._searches
 
+    def search(self, part: Part) -> BeamSearch | None:
+        """Return what finds a part with a language model, None = there is none; raises as `load`"""
+        return self._searches.get(part)
+
     def decode(self, part: Part, logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """Return what logits (B, T, V) of `lengths` (B,) frames say; raises as `load`."""
-        search = self._searches.get(part)
+        search = self.search(part)
         if search is not None:
             return search.decode(logits, lengths)
         symbols = symbols_of(self._files, part)

@@ -25,6 +25,7 @@ _ROWS = {
     "ctc_best_path": "The same without its language model (best path)",
     "autoregressive": "Translator, unit after unit (beam search)",
     "streaming": "Translator, while it listens",
+    "streaming_best_path": "While it listens, without its language model",
     "retrieval": "Nearest known utterance",
     "true_units": "True units, spoken by the voice",
     "true_speech": "True speech",

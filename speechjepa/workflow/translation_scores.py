@@ -129,15 +129,16 @@ class Scorer:
             and bool(self.units)
         )
 
-    def streamed(self) -> tuple[Row, dict[str, float]]:
+    def streamed(self, translator: SpeechTranslator) -> tuple[Row, dict[str, float]]:
         """Translate every pair as a stream would; return what was said, and how late.
 
         A unit's delay is the audio heard before it was written (ms); computation-aware, the time on
         the clock since the source began, had it come live.
         """
         row, late = Row(), []
+        translator.load_language_model()  # before the clock runs
         for waveform, units in zip(self.waveforms, self.units, strict=True):
-            found, delays, clock = self._stream(waveform, row)
+            found, delays, clock = self._stream(translator, waveform, row)
             self._add(row, Translated(units=found), spoken=False)
             if found:
                 length = 1000.0 * len(waveform) / self.model.sample_rate
@@ -149,11 +150,11 @@ class Scorer:
         return row, {"chunk_seconds": CHUNK_SECONDS, **means}
 
     def _stream(
-        self, waveform: Waveform, row: Row
+        self, translator: SpeechTranslator, waveform: Waveform, row: Row
     ) -> tuple[tuple[int, ...], list[float], list[float]]:
         rate = self.model.sample_rate
         size = round(CHUNK_SECONDS * rate)
-        stream = TranslationStream(self.translator, chunk_seconds=CHUNK_SECONDS)
+        stream = TranslationStream(translator, chunk_seconds=CHUNK_SECONDS)
         units: list[int] = []
         delays: list[float] = []
         clock: list[float] = []
@@ -280,16 +281,19 @@ def evaluate_translation(plan: TranslationPlan) -> dict[str, Any]:
     """Translate the dev pairs; write `evaluate/` results.json, predictions.jsonl and examples/."""
     scorer = Scorer(plan)
     head: str = scorer.translator.files.config.head
-    rows = {head: scorer.translated(scorer.translator)}
+    translators = {"": scorer.translator}
     if scorer.translator.has_language_model:
-        best_path = SpeechTranslator(scorer.model, decoder="greedy")
-        rows[f"{head}_best_path"] = scorer.translated(best_path)
+        translators["_best_path"] = SpeechTranslator(scorer.model, decoder="greedy")
+    rows = {f"{head}{way}": scorer.translated(one) for way, one in translators.items()}
     rows["retrieval"] = scorer.retrieved()
     if scorer.is_spoken:
         rows |= {"true_units": scorer.resynthesised(), "true_speech": scorer.true()}
-    streaming = None
+    streaming: dict[str, Any] | None = None
     if scorer.streams:
-        rows["streaming"], streaming = scorer.streamed()
+        late = {}
+        for way, one in translators.items():
+            rows[f"streaming{way}"], late[way] = scorer.streamed(one)
+        streaming = late[""]
     found = {name: scorer.scores(row) for name, row in rows.items()}
     folder = plan.run_dir / "evaluate"
     folder.mkdir(parents=True, exist_ok=True)

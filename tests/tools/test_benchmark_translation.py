@@ -35,6 +35,8 @@ def test_a_row_records_what_the_tables_need(tmp_path: Path) -> None:
             "ctc_best_path": {**SCORES, "asr_bleu": 40.0, "unit_error_rate": 0.45},
             "retrieval": {**SCORES, "asr_bleu": 3.0},
             "true_units": {"asr_bleu": 80.0},
+            "streaming": {**SCORES, "asr_bleu": 36.0, "rtf": 0.3},
+            "streaming_best_path": {**SCORES, "asr_bleu": 30.0},
             "true_speech": {"asr_bleu": 90.0, "asr_cer": 0.02},
         },
         "share_of_ceiling": 0.5,
@@ -45,6 +47,9 @@ def test_a_row_records_what_the_tables_need(tmp_path: Path) -> None:
     assert (row["encoder"], row["units"], row["seed"]) == ("shipped", {"layer": 8, "k": 100}, 2)
     assert (row["asr_bleu"], row["asr_bleu_ceiling"], row["laal_ms"]) == (45.0, 90.0, 900.0)
     assert (row["asr_bleu_best_path"], row["unit_error_rate_best_path"]) == (40.0, 0.45)
+    stream = row["streaming"]
+    assert (stream["laal_ms"], stream["asr_bleu"], stream["rtf"]) == (900.0, 36.0, 0.3)
+    assert (stream["asr_bleu_best_path"], stream["share_of_offline"]) == (30.0, 0.8)
     assert row["retrieval"]["asr_bleu"] == 3.0 and row["asr_bleu_true_units"] == 80.0
 
 
@@ -55,4 +60,5 @@ def test_text_has_neither_units_nor_a_ceiling_of_speech(tmp_path: Path) -> None:
     figures = {"head": "autoregressive", "pairs": 1, "rows": rows, "text_normalisation": {}}
     row = record(recipe, "mboshi", figures, 1.0)
     assert row["asr_bleu_best_path"] is None and row["unit_error_rate_best_path"] is None
-    assert row["units"] is None and row["asr_bleu_ceiling"] is None and row["laal_ms"] is None
+    assert row["streaming"] is None and row["units"] is None
+    assert row["asr_bleu_ceiling"] is None and row["laal_ms"] is None
