@@ -1,7 +1,7 @@
 """Measure translation: one run of a recipe per row, and what its baselines score.
 
     OMP_NUM_THREADS=2 python tools/benchmark_translation.py --data-root DATA \\
-        --work runs/translation --rows es_en es_en-autoregressive --minutes 60
+        --work runs/translation --rows es_en es_en-short es_en-short-mel_units
 
 Every row trains on the pairs of its recipe and is scored on its dev pairs, which share neither
 phrases nor voices with them. Scores of speech are those of what a recogniser hears in it; the
@@ -27,15 +27,18 @@ from speechjepa.workflow.stages import run_recipe
 ROOT = Path(__file__).resolve().parent.parent
 AUTOREGRESSIVE = "translation.train.translator.head=autoregressive"
 FRESH = ("init=fresh", "translation.train.freeze_finetune_updates=0")
+SHORT = "translation.train.minutes=15"
+"""Of rows that are compared with each other; a translator goes on learning for two hours."""
 
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "es_en": ("s2st_phrases/es_en", ()),
-    "es_en-autoregressive": ("s2st_phrases/es_en", (AUTOREGRESSIVE,)),
-    "es_en-untrained": ("s2st_phrases/es_en", FRESH),
-    "es_en-mel_units": ("s2st_phrases/es_en", ("translation.units.layer=mel",)),
-    "es_en-textless": (
+    "es_en-short": ("s2st_phrases/es_en", (SHORT,)),
+    "es_en-short-autoregressive": ("s2st_phrases/es_en", (SHORT, AUTOREGRESSIVE)),
+    "es_en-short-untrained": ("s2st_phrases/es_en", (SHORT, *FRESH)),
+    "es_en-short-mel_units": ("s2st_phrases/es_en", (SHORT, "translation.units.layer=mel")),
+    "es_en-short-textless": (
         "s2st_phrases/es_en",
-        ("translation.train.source_text_weight=0", "translation.train.target_text_weight=0"),
+        (SHORT, "translation.train.source_text_weight=0", "translation.train.target_text_weight=0"),
     ),
     "es_en-streaming": ("s2st_phrases/es_en", ("translation.train.streaming={}",)),
     "fr_de": ("s2st_phrases/fr_de", ()),
@@ -109,7 +112,7 @@ def record(
         "row": row,
         "recipe": recipe.name,
         "head": head,
-        "encoder": "shipped" if recipe.init is None else str(recipe.init),
+        "encoder": "shipped" if recipe.init is None else Path(recipe.init).name,
         "units": None if is_text or units is None else {"layer": units.layer, "k": units.num_units},
         "streaming": _streaming(figures),
         **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},

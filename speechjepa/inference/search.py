@@ -137,6 +137,20 @@ def _check_logits(logits: Tensor, num_symbols: int) -> None:
         )
 
 
+def _log_probs(logits: Tensor) -> Tensor:
+    log_probs = logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
+    if log_probs.isnan().any():
+        raise ModelError("the logits hold NaN: the model or its input is broken")
+    return log_probs
+
+
+def _require_some(results: Sequence[Any]) -> None:
+    if not results:
+        raise ModelError(
+            "the beam search lost every hypothesis; raise `beam_size` or `beam_threshold`"
+        )
+
+
 def _hypothesis(
     path: Sequence[int], score: float, num_frames: int, vocabulary: Symbols
 ) -> Hypothesis:
@@ -205,9 +219,7 @@ class BeamSearch:
             lengths: (B,) number of valid frames.
         """
         _check_logits(logits, len(self.vocabulary))
-        log_probs = logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
-        if log_probs.isnan().any():
-            raise ModelError("the logits hold NaN: the model or its input is broken")
+        log_probs = _log_probs(logits)
         return [
             self._decode_one(log_probs[row, :length], 1)[0]
             for row, length in enumerate(lengths.tolist())
@@ -216,17 +228,46 @@ class BeamSearch:
     def candidates(self, logits: Tensor) -> list[Hypothesis]:
         """Return every text that is left at the end of one utterance (T, V), the best first."""
         _check_logits(logits[None], len(self.vocabulary))
-        log_probs = logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
-        if log_probs.isnan().any():
-            raise ModelError("the logits hold NaN: the model or its input is broken")
-        return self._decode_one(log_probs, self.config.beam_size)
+        return self._decode_one(_log_probs(logits), self.config.beam_size)
+
+    def readings(self, logits: Tensor, *, ended: bool) -> list[Hypothesis]:
+        """Return every sequence of symbols left after frames (T, V), T > 0, the best first.
+
+        Sequences whose texts are the same, but for a space at the end, are two. Not for a search
+        over words.
+
+        Args:
+            logits: Unnormalised scores.
+            ended: Nothing follows; otherwise the language model is not asked whether what was
+                heard may be all.
+        """
+        _check_logits(logits[None], len(self.vocabulary))
+        emissions = self._emissions(_log_probs(logits))
+        if ended:
+            results = self._decoder.decode(emissions.data_ptr(), *emissions.shape)
+        else:
+            self._decoder.decode_begin()
+            self._decoder.decode_step(emissions.data_ptr(), *emissions.shape)
+            results = self._decoder.get_all_final_hypothesis()
+        _require_some(results)
+        found: dict[tuple[int, ...], Hypothesis] = {}
+        for result in sorted(results, key=lambda result: -result.score):
+            path = result.tokens[1:-1] if ended else result.tokens[1:]
+            one = _hypothesis(path, float(result.score), len(logits), self.vocabulary)
+            found.setdefault(one.token_ids, one)
+        return list(found.values())
+
+    def _emissions(self, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities (T, V) as the decoder takes them."""
+        emissions = log_probs.clone(memory_format=torch.contiguous_format)
+        emissions[:, self.vocabulary.blank_id] += self.config.blank_score
+        return emissions
 
     def _decode_one(self, log_probs: Tensor, count: int) -> list[Hypothesis]:
         num_frames = len(log_probs)
         if num_frames == 0:
             return [Hypothesis(text="", score=0.0)]
-        emissions = log_probs.clone(memory_format=torch.contiguous_format)  # (T, V)
-        emissions[:, self.vocabulary.blank_id] += self.config.blank_score
+        emissions = self._emissions(log_probs)
         boundary_id = self.vocabulary.word_boundary_id
         if self._trie is not None and boundary_id is not None:
             # A word of the lexicon ends with "|": one more frame gives it to the last word.
@@ -234,10 +275,7 @@ class BeamSearch:
             boundary[0, boundary_id] = 0.0
             emissions = torch.cat([emissions, boundary])
         results = self._decoder.decode(emissions.data_ptr(), *emissions.shape)
-        if not results:
-            raise ModelError(
-                "the beam search lost every hypothesis; raise `beam_size` or `beam_threshold`"
-            )
+        _require_some(results)
         found: dict[str, Hypothesis] = {}
         for result in results[:count]:
             # The decoder puts a word boundary, or what stands for it, before the first frame and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,16 +11,22 @@ from torch import Tensor
 from speechjepa.inference.search import MAX_KENLM_ORDER, BeamSearch, Hypothesis
 
 SETTLE_SECONDS = 0.32
-"""With a language model: a token this old is settled even if the beam still holds other readings
-of it, so that the wait is bounded (seconds)."""
+"""With a language model: a token this old is settled even if there are other likely readings of
+it, so that the wait is bounded (seconds)."""
+MARGIN = 5.0
+"""Readings that score this much below the best are not waited for (nats)."""
+_NEVER = -1e4  # nats; far below the searches' threshold
+_NOTHING = (_NEVER, 0.0)
+"""Of dropped frames, the log-probabilities (nats, but for a constant) that they end in a blank,
+and that they are the last token going on; this, that there are none."""
 
 
 class TokenStream:
     """Turn consecutive logits into tokens.
 
     By the best path a token is settled as soon as it is heard. With a language model what follows
-    the last settled token is searched again with every piece; a token is settled once every
-    sequence of the beam has it in that place, or once it is `SETTLE_SECONDS` old.
+    the last settled token is searched again with every piece; a token is settled once all likely
+    readings have it in that place, or with the first piece by which it is `SETTLE_SECONDS` old.
 
     Args:
         search: Beam search with a language model; None = the best path.
@@ -27,12 +34,13 @@ class TokenStream:
     """
 
     def __init__(self, search: BeamSearch | None, *, frame_seconds: float) -> None:
-        self._search = search
+        # A decoder of its own: that of a search holds one utterance at a time.
+        self._search = None if search is None else search.with_config(search.config)
         self._settle = max(1, round(SETTLE_SECONDS / frame_seconds))
         self._previous = 0  # best path: the symbol of the last frame
         self._context: list[int] = []  # the last settled tokens, which the language model goes on
-        self._paused = False  # blanks after them are no longer pending
         self._pending = torch.zeros(0, 0)  # (T, V), from the frame after the last settled one's
+        self._dropped = _NOTHING  # frames between them that hold no new token
 
     def push(self, logits: Tensor) -> list[int]:
         """Return the tokens that the next frames (T, V) of unnormalised scores settle."""
@@ -60,41 +68,62 @@ class TokenStream:
         if not len(pending):
             return []
         prefix = self._forced(pending)
-        readings = [
-            _after(hypothesis, len(prefix))
-            for hypothesis in search.candidates(torch.cat([prefix, pending]))
-        ]
+        found = search.readings(torch.cat([prefix, pending]), ended=last)
+        likely = [h for h in found if h.score > found[0].score - MARGIN]
+        best, *others = [_after(hypothesis, len(prefix)) for hypothesis in likely]
         settled: list[int] = []
         end = 0
-        for place, (token, frame) in enumerate(readings[0]):
-            agrees = all(len(r) > place and r[place][0] == token for r in readings)
-            if not (last or agrees or len(pending) - frame > self._settle):
+        for place, (token, frame) in enumerate(best):
+            agreeing = [o for o in others if len(o) > place and o[place][0] == token]
+            is_old = len(pending) - frame > self._settle
+            if not (last or is_old or len(agreeing) == len(others)):
                 break
             settled.append(token)
+            others = agreeing  # one that reads it otherwise has no say any more
             end = frame + 1
         if settled:
-            self._paused = False
-        elif not readings[0] and len(pending) > self._settle:
-            # Nothing new: blanks, or the last token going on.
+            self._dropped = _NOTHING
+        elif not best and len(pending) > self._settle:
             end = len(pending) - self._settle
-            going_on = self._context[-1] if self._context else 0
-            self._paused |= bool((pending[:end].argmax(dim=-1) != going_on).any())
+            self._drop(pending[:end])
         self._pending = pending[len(pending) if last else end :].clone()
         self._context = [*self._context, *settled][-MAX_KENLM_ORDER:]
         return settled
 
+    def _drop(self, logits: Tensor) -> None:
+        """Sum up frames (T, V) that hold nothing new: blanks, or the last token going on."""
+        if not self._context or self._search is None:
+            return
+        blank, going_on = self._dropped
+        log_probs = logits.detach().float().log_softmax(dim=-1)
+        score = self._search.config.blank_score
+        for frame in log_probs[:, [0, self._context[-1]]].tolist():
+            blank = _log_add(blank, going_on) + frame[0] + score
+            going_on += frame[1]
+            most = max(blank, going_on)
+            blank, going_on = max(blank - most, _NEVER), max(going_on - most, _NEVER)
+        self._dropped = blank, going_on
+
     def _forced(self, logits: Tensor) -> Tensor:
-        """Return frames (T', V) that can only be read as the tokens settled last."""
+        """Return frames (T', V) that can only be read as the tokens settled last, and what was
+        dropped after them."""
         path: list[int] = []
         for token in self._context:
             if path and path[-1] == token:
                 path.append(0)
             path.append(token)
-        if self._paused:
-            path.append(0)
-        forced = logits.new_full((len(path), logits.shape[1]), -1e4)
+        forced = logits.new_full((len(path), logits.shape[1]), _NEVER, dtype=torch.float32)
         forced[torch.arange(len(path)), path] = 0.0
-        return forced
+        if not self._context or self._dropped == _NOTHING or self._search is None:
+            return forced
+        row = forced.new_full((1, logits.shape[1]), _NEVER)
+        row[0, 0] = self._dropped[0] - self._search.config.blank_score  # which is added again
+        row[0, self._context[-1]] = self._dropped[1]
+        return torch.cat([forced, row])
+
+
+def _log_add(a: float, b: float) -> float:
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))
 
 
 def _after(hypothesis: Hypothesis, skip: int) -> Sequence[tuple[int, int]]:

@@ -136,12 +136,14 @@ class Scorer:
         the clock since the source began, had it come live.
         """
         row, late = Row(), []
-        translator.load_language_model()  # before the clock runs
+        translator.load_language_model()  # both before the clock runs
+        if translator.has_voice:
+            _ = translator.voice
         for waveform, units in zip(self.waveforms, self.units, strict=True):
             found, delays, clock = self._stream(translator, waveform, row)
             self._add(row, Translated(units=found), spoken=False)
             if found:
-                length = 1000.0 * len(waveform) / self.model.sample_rate
+                length = 1000.0 * (len(waveform) / self.model.sample_rate)  # rounded as delays
                 ideal, aware = (latency(d, length, max(1, len(units))) for d in (delays, clock))
                 late.append({**_named(ideal, ""), **_named(aware, "_computation_aware")})
         means = (
@@ -290,10 +292,11 @@ def evaluate_translation(plan: TranslationPlan) -> dict[str, Any]:
         rows |= {"true_units": scorer.resynthesised(), "true_speech": scorer.true()}
     streaming: dict[str, Any] | None = None
     if scorer.streams:
-        late = {}
+        late: dict[str, dict[str, Any]] = {}
         for way, one in translators.items():
             rows[f"streaming{way}"], late[way] = scorer.streamed(one)
-        streaming = late[""]
+        streaming = late.pop("")
+        streaming |= {f"laal_ms{way}": one.get("laal_ms") for way, one in late.items()}
     found = {name: scorer.scores(row) for name, row in rows.items()}
     folder = plan.run_dir / "evaluate"
     folder.mkdir(parents=True, exist_ok=True)

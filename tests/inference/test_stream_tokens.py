@@ -13,6 +13,7 @@ from speechjepa.inference.search import BeamConfig, BeamSearch
 from speechjepa.inference.stream_tokens import TokenStream
 from speechjepa.inference.translator_language_model import UnitSymbols
 from speechjepa.text.ngram import estimate_ngram
+from speechjepa.text.vocabulary import Vocabulary
 
 SYMBOLS = UnitSymbols(4)
 # Token ids; 1 is unit 0. After 1 2 always comes 3, after 2 1 always 4.
@@ -69,6 +70,45 @@ def test_a_token_waits_while_readings_differ_and_no_longer_than_it_may(search: B
     assert stream.push(doubtful) == []  # 1 or 2
     assert stream.push(frames([0] * 20)) == [1]
     assert stream.finish() == []
+
+
+@pytest.mark.parametrize("size", [1, 7, 16])
+@pytest.mark.parametrize("other", [0, 2, 4])
+def test_a_token_that_goes_on_is_one_whatever_single_frames_say(
+    search: BeamSearch, size: int, other: int
+) -> None:
+    logits = frames([1, 2] + [3] * 60 + [0] * 3)
+    logits[10, 3], logits[10, other] = 8.9, 9.0  # likelier, but followed by more of 3
+    assert heard(TokenStream(search, frame_seconds=FRAME), logits, size) == [1, 2, 3]
+
+
+def test_a_pause_within_a_sentence_is_not_its_end(tmp_path: Path) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    # After 1 always 2 and 3; nothing ends with 1, which is all that is heard at first.
+    sentences = [["u0", "u1", "u2"]] * 50 + [["u3", "u4"]] * 10
+    path = tmp_path / "ends.arpa"
+    five = UnitSymbols(5)
+    estimate_ngram(sentences, 4, words=five.symbols[1:]).write_arpa(path)
+    search = BeamSearch(five, path, BeamConfig(lm_weight=2.3))
+    path_ids = [1] + [0] * 60 + [2, 0, 3] + [0] * 4
+    logits = 6.0 * torch.nn.functional.one_hot(torch.tensor(path_ids), 6).float()
+    assert heard(TokenStream(search, frame_seconds=FRAME), logits, 16) == [1, 2, 3]
+
+
+def test_a_reading_that_ends_in_a_space_is_another_one(tmp_path: Path) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    vocabulary = Vocabulary.build(["ab ba"])
+    search = BeamSearch(vocabulary, None, BeamConfig(lm_weight=0.0))
+    logits = torch.full((3, len(vocabulary)), -9.0)
+    for frame, symbols in enumerate((["a"], ["b"], ["|", "<blank>"])):
+        for symbol in symbols:
+            logits[frame, vocabulary.symbols.index(symbol)] = 9.0
+    first, second = search.readings(logits, ended=False)[:2]
+    assert {len(first.token_ids), len(second.token_ids)} == {2, 3}
+    assert first.score == pytest.approx(second.score, abs=1e-3)
+    assert [h.text for h in search.candidates(logits)][0] == "ab"
+    stream = TokenStream(search, frame_seconds=FRAME)
+    assert len(stream.push(logits)) == 2  # whether a word ends here is open
 
 
 def test_a_stream_of_nothing_says_nothing(search: BeamSearch) -> None:
