@@ -27,8 +27,8 @@ from speechjepa.workflow.stages import run_recipe
 ROOT = Path(__file__).resolve().parent.parent
 AUTOREGRESSIVE = "translation.train.translator.head=autoregressive"
 FRESH = ("init=fresh", "translation.train.freeze_finetune_updates=0")
-SHORT = "translation.train.max_steps=2400"
-"""Of rows that are compared with each other, whatever else the machine does; some 15 minutes of one
+SHORT = "translation.train.max_steps=1800"
+"""Of rows that are compared with each other, whatever else the machine does; some 12 minutes of one
 core, after which a translator goes on learning for more than an hour."""
 
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {

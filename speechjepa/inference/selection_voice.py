@@ -18,6 +18,7 @@ from torch import Tensor
 from speechjepa.audio.features import LogMel
 from speechjepa.audio.pitch import track_pitch
 from speechjepa.errors import DataError, ModelError
+from speechjepa.inference.unit_costs import UNIT, UnitCosts
 from speechjepa.inference.unit_pace import Pace
 
 AUDIO_FILE = "recordings.flac"
@@ -34,8 +35,6 @@ FADE = 80
 SHIFT = 80
 """Samples by which the next stretch may be moved so that its periods meet those before."""
 _NUM_MELS = 40
-_PRIOR_FRAMES = 20.0
-"""How many heard frames the distances of centroids count as much as."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,30 +189,6 @@ def _edges(waveform: NDArray[np.float32], frames: NDArray[np.int64]) -> NDArray[
     return np.concatenate([mel[before], mel[after], pitch], axis=1)
 
 
-def _surprise(units: NDArray[np.int64], centroids: Tensor) -> NDArray[np.float32]:
-    """Return (K, K), how unlikely unit u is where unit w is heard of another voice: -log P(u | w).
-
-    Counted over the versions of the recordings, and evened out by how far centroids lie apart:
-    units that were never confused, or never heard, have near ones stand for them.
-
-    Args:
-        units: (V, N) of `RecordedUnits`.
-        centroids: (K, D).
-    """
-    num_units = len(centroids)
-    distance = torch.cdist(centroids, centroids).square().numpy().astype(np.float64)
-    nearest = np.sort(distance, axis=1)[:, min(5, max(1, num_units // 20))]
-    near = np.exp(-distance / np.maximum(nearest, 1e-9)[None, :]) + 1e-4
-    prior = near / near.sum(axis=0)
-    together = np.zeros((num_units, num_units))
-    for one in range(len(units)):
-        for other in range(len(units)):
-            if one != other:
-                np.add.at(together, (units[one], units[other]), 1.0)
-    chance = together + _PRIOR_FRAMES * prior
-    return -np.log(chance / chance.sum(axis=0)).astype(np.float32)
-
-
 class UnitSelector:
     """Choose recorded steps for units, and join them.
 
@@ -226,15 +201,13 @@ class UnitSelector:
 
     Args:
         recorded: What may be joined.
-        centroids: (K, D) of the units.
+        costs: Of the units in it.
     """
 
     BEAM = 60
     """Steps considered each time, besides those that go on."""
     SETTLED = 12
     """Steps after which a choice is for good."""
-    UNIT = 0.12
-    """Cost of a nat by which a unit is unlikely."""
     AROUND = (0.25, 0.5, 0.8, 1.0, 0.8, 0.5, 0.25)
     """What the units of the steps before, at and after one weigh."""
     OUTSIDE = 3.0
@@ -245,11 +218,10 @@ class UnitSelector:
     JOIN, JOIN_SPECTRUM, JOIN_PITCH = 1.0, 1.0, 1.5
     """Costs of any join, of its distance in spectra (nepers), of each octave."""
 
-    def __init__(self, recorded: RecordedUnits, centroids: Tensor) -> None:
+    def __init__(self, recorded: RecordedUnits, costs: UnitCosts) -> None:
         self._recorded = recorded
-        self._surprise = _surprise(recorded.units, centroids)
+        self._costs = costs
         self._goes_on = recorded.goes_on
-        self._costs: dict[int, NDArray[np.float32]] = {}
         self._per_step = recorded.per_step
         weights = np.repeat(self.AROUND, self._per_step) / self._per_step
         self._weights = weights.astype(np.float32).tolist()
@@ -309,20 +281,12 @@ class UnitSelector:
             if unit is None:
                 continue
             steps, part = divmod(place, self._per_step)
-            away, shift = self._cost_of(unit)[part], steps - self.REACH
+            away, shift = self._costs.of(unit)[part], steps - self.REACH
             first, end = max(0, -shift), len(cost) - max(0, shift)
             cost[first:end] += weight * away[first + shift : end + shift]
-            cost[:first] += weight * self.UNIT * self.OUTSIDE
-            cost[end:] += weight * self.UNIT * self.OUTSIDE
+            cost[:first] += weight * UNIT * self.OUTSIDE
+            cost[end:] += weight * UNIT * self.OUTSIDE
         return cost
-
-    def _cost_of(self, unit: int) -> NDArray[np.float32]:
-        """Return (frames per step, M) how unlikely a unit is in each recorded frame."""
-        if unit not in self._costs:
-            chances = np.exp(-self._surprise[unit])[self._recorded.units].mean(axis=0)
-            cost = (-self.UNIT * np.log(chances)).astype(np.float32)
-            self._costs[unit] = np.ascontiguousarray(cost.reshape(-1, self._per_step).T)
-        return self._costs[unit]
 
     def _join_costs(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (N, M) costs of speaking steps (M,) after steps (N,)."""

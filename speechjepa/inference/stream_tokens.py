@@ -10,7 +10,7 @@ from torch import Tensor
 
 from speechjepa.inference.search import MAX_KENLM_ORDER, BeamSearch, Hypothesis
 
-SETTLE_SECONDS = 0.32
+SETTLE_SECONDS = 0.48
 """With a language model: a token this old is settled even if there are other likely readings of
 it, so that the wait is bounded (seconds)."""
 MARGIN = 5.0

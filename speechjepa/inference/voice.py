@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speechjepa.errors import ModelError
 from speechjepa.inference.selection_voice import RecordedUnits, UnitSelector, load_recorded
+from speechjepa.inference.unit_costs import UnitCosts
 from speechjepa.inference.unit_pace import Pace
 from speechjepa.models.vocoder import UnitVocoder, load_vocoder, save_vocoder
 from speechjepa.nn.source_filter import HOP, OVERHANG, SAMPLE_RATE, pulse_train
@@ -306,6 +307,7 @@ class SelectionVoice(Voice):
             )
         self.recorded = recorded
         self._pace = recorded.pace()
+        self.costs = UnitCosts(recorded.units, units.centroids, recorded.per_step)
 
     @property
     def look_ahead(self) -> str:
@@ -314,7 +316,7 @@ class SelectionVoice(Voice):
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""
-        return SelectionStream(self.recorded, self.units, self._pace)
+        return SelectionStream(self.recorded, self.costs, self._pace)
 
     def _save_content(self, folder: Path) -> None:
         self.recorded.save(folder)
@@ -323,9 +325,9 @@ class SelectionVoice(Voice):
 class SelectionStream(VoiceStream):
     """Speech joined from recordings: a frame is spoken once those after it are known."""
 
-    def __init__(self, recorded: RecordedUnits, units: Units, pace: Pace) -> None:
-        super().__init__(units.num_units)
-        self._selector = UnitSelector(recorded, units.centroids)
+    def __init__(self, recorded: RecordedUnits, costs: UnitCosts, pace: Pace) -> None:
+        super().__init__(costs.num_units)
+        self._selector = UnitSelector(recorded, costs)
         self._pace = pace
         # Without durations: units, from `CONTEXT` before the next to be timed.
         self._single: list[int | None] = [None] * Pace.CONTEXT

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from speechjepa.cli.main import main
 from speechjepa.errors import DataError, ModelError
-from speechjepa.inference import selection_voice
+from speechjepa.inference import selection_voice, unit_costs
 from speechjepa.inference.selection_voice import GAP, RecordedUnits, UnitSelector
+from speechjepa.inference.unit_costs import UnitCosts
 from speechjepa.inference.unit_pace import Pace
 from speechjepa.inference.voice import SelectionVoice, VocoderVoice, load_voice
 from speechjepa.models.vocoder import UnitVocoder, VocoderConfig
@@ -210,12 +211,22 @@ def test_joined_stretches_sound_as_their_units_and_do_not_click() -> None:
 
 def test_for_a_unit_that_was_never_said_the_nearest_is_likeliest() -> None:
     centroids = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [3.9]])
-    cost = UnitSelector(_recorded(), centroids)._cost_of(5)[0]
+    recorded = _recorded()
+    cost = UnitCosts(recorded.units, centroids, recorded.per_step).of(5)[0]
     assert set(_recorded().units[0, cost == cost.min()].tolist()) == {4}
 
 
+def test_costs_of_units_are_found_once_for_all_that_a_voice_says() -> None:
+    voice = _selection()
+    first, second = voice.stream(), voice.stream()
+    assert first._selector._costs is second._selector._costs is voice.costs
+    assert voice.costs.of(1) is voice.costs.of(1)
+
+
 def test_the_cheapest_path_is_chosen_for_good_only_when_enough_is_known() -> None:
-    selector = UnitSelector(_recorded(), torch.eye(NUM_UNITS))
+    recorded = _recorded()
+    costs = UnitCosts(recorded.units, torch.eye(NUM_UNITS), recorded.per_step)
+    selector = UnitSelector(recorded, costs)
     waits = [len(selector.add(unit)) == 0 for unit in UNITS]
     assert waits.index(False) == UnitSelector.LOOK_AHEAD
 
@@ -235,7 +246,7 @@ def test_recordings_lie_apart() -> None:
 def test_units_that_voices_confuse_are_likely_for_each_other() -> None:
     # Unit 3 is heard of other voices as 4 every time, 1 always as itself.
     units = np.array([[3, 1] * 500, [4, 1] * 500])
-    surprise = selection_voice._surprise(units, torch.eye(NUM_UNITS))
+    surprise = unit_costs._surprise(units, torch.eye(NUM_UNITS))
     np.testing.assert_allclose(np.exp(-surprise).sum(axis=0), 1.0, rtol=1e-5)
     assert surprise[4, 3] < 0.1 and surprise[3, 4] < 0.1 and surprise[1, 1] < 0.1
     assert surprise[3, 1] > 3
