@@ -27,8 +27,12 @@ def recordings(tmp_path):
         wave = rng.normal(0, 0.1, 2 * RATE)
         wave[: RATE // 2] *= 0.001
         soundfile.write(folder / f"{index}.wav", wave, RATE)
-        (folder / f"{index}.txt").write_text("text")
     return folder
+
+
+def transcribe(folder, *names):
+    for name in names:
+        (folder / f"{name}.txt").write_text("text")
 
 
 def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, capsys):
@@ -37,6 +41,7 @@ def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, c
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "3 of 6 recordings, 0.1 minutes" in said
+    transcribe(recordings, *out.read_text().split())
     labelled = select_labels(read_corpus(str(recordings)), str(out), folder=recordings)
     assert len(labelled) == 3
     table = out.with_suffix(".tsv").read_text().splitlines()
@@ -46,6 +51,12 @@ def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, c
     assert "--overwrite replaces it" in capsys.readouterr().err
     assert out.read_text() == before
     assert main([*arguments, "--overwrite"]) == 0
+    said, complained = capsys.readouterr()
+    assert "% of the sounds with the 3 that are transcribed already" in said
+    assert "left out, transcribed already: 3" in complained
+    assert not set(out.read_text().split()) & set(before.split())
+    assert main([*arguments, "--overwrite", "--include-transcribed"]) == 0
+    assert out.read_text() == before
 
 
 def test_select_says_what_cannot_be(recordings, tmp_path, capsys):
