@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
-    from speechjepa.inference.select import TRANSCRIBED, SelectOptions, select
+    from speechjepa.inference.select import LONG_ADVICE, TRANSCRIBED, SelectOptions, select
     from speechjepa.models.shipped import shipped_encoder
     from speechjepa.progress import audio_bar
 
@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     _write(found, args.output, table)
     for reason, names in found.left_out.items():
         print(f"left out, {reason}: {len(names)} (first: {names[0]})", file=sys.stderr)
+        if reason.startswith("longer"):
+            print(LONG_ADVICE, file=sys.stderr)
     known = len(found.left_out.get(TRANSCRIBED, ()))
     with_known = f" with the {known} that are {TRANSCRIBED}" if known else ""
     speakers = {choice.heard.utterance.speaker for choice in found.chosen} - {None}

@@ -28,6 +28,11 @@ MIN_RANGE_DB = 10.0
 """Least distance between the loud and the quiet of a recording (dB)."""
 TRANSCRIBED = "transcribed already"
 """Why a recording with text is not proposed."""
+LONG_ADVICE = (
+    "--max-seconds N proposes longer recordings; better, transcribe stretches of a few seconds in "
+    "ELAN or Praat: the .eaf or .TextGrid beside a recording is read as labels"
+)
+"""What to do about recordings that are too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +139,7 @@ def select(
         raise DataError(
             f"only {total / 60:.1f} minutes can be proposed, less than the {options.minutes:g} "
             f"asked for. Left out: {reasons or 'none'}."
+            + (f" {LONG_ADVICE}." if _too_long(options) in left_out else "")
         )
     centres = _find_units(model, [(u, seconds) for u, seconds, _ in usable], options)
     heard = [

@@ -68,6 +68,18 @@ def test_select_says_what_cannot_be(recordings, tmp_path, capsys):
     assert not list(tmp_path.glob("a.*"))
 
 
+def test_select_says_what_to_do_with_long_recordings(recordings, tmp_path, capsys):
+    wave = np.tile(np.random.default_rng(1).normal(0, 0.1, RATE), 3)
+    soundfile.write(recordings / "story.wav", wave, RATE)
+    common = ["select", str(recordings), "--model", "m", "--max-seconds", "2.5"]
+    assert main([*common, "--minutes", "10", "-o", str(tmp_path / "a.txt")]) == 2
+    complained = capsys.readouterr().err
+    assert "longer than 2.5 s: 1. --max-seconds N proposes longer" in complained
+    assert ".eaf or .TextGrid" in complained
+    assert main([*common, "--minutes", "0.1", "-o", str(tmp_path / "a.txt")]) == 0
+    assert "--max-seconds N" in capsys.readouterr().err
+
+
 def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys):
     bad = recordings / "bad.wav"
     bad.write_bytes(b"RIFF")
