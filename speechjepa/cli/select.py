@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from speechjepa.inference.select import Selection
 
 EPILOG = """\
-Writes two files: LABELS.txt, the ids, one per line, which a recipe takes as `labels: LABELS.txt`
-once they are transcribed; and LABELS.tsv, the same with paths and reasons, the most useful first.
+Writes two files: LABELS.txt, the ids, one per line; and LABELS.tsv, the same with paths and
+reasons, the most useful first. Once they are transcribed, `speechjepa run` learns from them and
+from every other transcript. data.labels=LABELS.txt restricts it to that list; the path is relative
+to the folder that the command is run in.
 
   speechjepa select recordings/ --minutes 10 -o first.txt
   speechjepa select corpus/train --minutes 30 --model runs/encoder -o next.txt
@@ -98,6 +100,11 @@ def run(args: argparse.Namespace) -> int:
         f"{len(found.chosen)} of {len(utterances)} recordings, {found.seconds / 60:.1f} minutes"
         + (f", {len(speakers)} speakers" if speakers else "")
         + f", {100 * found.coverage:.0f} % of the sounds{with_known}: {args.output} and {table}"
+    )
+    print(
+        "transcribe them, and a run learns from them and from every other transcript; "
+        f"data.labels={args.output} restricts it to this list",
+        file=sys.stderr,
     )
     return 0
 

@@ -69,7 +69,7 @@ class DataConfig:
     """Corpus with the labelled utterances."""
     labels: str | LabelDraw = "all"
     """"all"; the name of a list, "10min" reads 10min.txt in `train`; the path of a list that
-    ends in .txt; or {minutes: 10, seed: 0}."""
+    ends in .txt, relative to the folder that the command is run in; or {minutes: 10, seed: 0}."""
     dev: str | CorpusConfig | None = None
     """Corpus to measure on; null = hold `dev_minutes` out of the labelled part of `train`."""
     dev_minutes: float = 5.0

@@ -39,7 +39,8 @@ def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, c
     out = tmp_path / "out" / "first.txt"
     arguments = ["select", str(recordings), "--minutes", "0.1", "--model", "m", "-o", str(out)]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
+    said, advice = capsys.readouterr()
+    assert f"data.labels={out} restricts it to this list" in advice
     assert "3 of 6 recordings, 0.1 minutes" in said
     transcribe(recordings, *out.read_text().split())
     labelled = select_labels(read_corpus(str(recordings)), str(out), folder=recordings)
