@@ -58,6 +58,53 @@ def find_prepare(recipe_file: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def stage_names(settings: Mapping[str, Any], recipe_file: Path) -> list[str]:
+    """Return the stages of a recipe, without check and report, which all have.
+
+    Args:
+        settings: What the recipe's file holds; whether it is right is `load_recipe`'s to say.
+        recipe_file: The file.
+    """
+    translation = settings.get("translation")
+    if isinstance(translation, Mapping):
+        return _translation_stages(translation, settings.get("data"), recipe_file)
+    names = ["prepare"] if find_prepare(recipe_file) else []
+    if settings.get("pretrain", {}) is not None:
+        names.append("pretrain")
+    if settings.get("finetune", {}) is not None:
+        names.append("finetune")
+        language_model = settings.get("language_model", {})
+        if language_model is not None and _get(language_model, "kind") != "none":
+            names.append("language_model")
+        if settings.get("self_training") is not None:
+            names.append("self_training")
+        names.append("evaluate")
+    return names
+
+
+def _translation_stages(translation: Mapping[str, Any], data: Any, file: Path) -> list[str]:
+    names = []
+    if find_prepare(file) or translation.get("phrases") is not None:
+        names.append("prepare")
+    if translation.get("writes", "units") == "units":
+        names.append("units")
+        if translation.get("voice", "selection") is not None:
+            names.append("voice")
+    names.append("translate")
+    if translation.get("recogniser") is not None:
+        names.append("recogniser")
+    if _get(data, "dev") is not None:
+        head = _get(_get(translation.get("train"), "translator"), "head")
+        if translation.get("language_model", {}) is not None and head in (None, "ctc"):
+            names.append("language_model")
+        names.append("evaluate")
+    return names
+
+
+def _get(section: Any, key: str) -> Any:
+    return section.get(key) if isinstance(section, Mapping) else None
+
+
 def last_results() -> dict[str, Mapping[str, Any]]:
     """Return the latest record of each recipe in `results/recipes`, by the recipe's `name`.
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from speechjepa.config import load_yaml
+from speechjepa.workflow.catalogue import find_prepare, stage_names
 from speechjepa.workflow.recipe import load_recipe
+from speechjepa.workflow.stages import Plan
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "recipes"
 RECIPES = sorted(FOLDER.glob("*/*.yaml"))
@@ -34,6 +36,23 @@ def test_a_recipe_starts_from_a_model_or_pretrains_on_audio_that_it_names(path: 
         assert settings.get("init") != "fresh"
     else:
         assert settings["data"]["pool"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_the_table_shows_the_stages_that_a_recipe_has(path: Path, tmp_path: Path) -> None:
+    plan = Plan(load_recipe(path, data_root=tmp_path), tmp_path, tmp_path, find_prepare(path))
+    names = [stage.name for stage in plan.stages()]
+    shown = [name for name in names if name not in ("check", "report")]
+    assert stage_names(load_yaml(path), path) == list(dict.fromkeys(shown))
+
+
+def test_a_stage_that_is_switched_off_is_not_in_the_table() -> None:
+    without = {"pretrain": None, "language_model": {"kind": "none"}}
+    assert stage_names(without, Path("none.yaml")) == ["finetune", "evaluate"]
+    assert stage_names({"finetune": None}, Path("none.yaml")) == ["pretrain"]
+    assert stage_names({"translation": {"train": 3}, "data": []}, Path("none.yaml")) == [
+        *("units", "voice", "translate")
+    ]
 
 
 def test_no_two_recipes_share_a_name() -> None:
