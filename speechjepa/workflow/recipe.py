@@ -28,6 +28,12 @@ from speechjepa.workflow.catalogue import find_prepare, find_recipe
 from speechjepa.workflow.translation_recipe import TranslationConfig
 
 DATA_ROOT_VARIABLE = "SPEECHJEPA_DATA"
+TEMPLATE_WORDS = {
+    "MY-LANGUAGE": "write the name of your language; it names the run folder, which no two "
+    "languages should share",
+    "MY_FOLDER": "write the folder of your recordings, relative to the data root",
+}
+"""What stands in recipes/new_language/recipe.yaml to be replaced -> with what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +160,11 @@ class Recipe:
                 "`name` must be letters, digits, '-', '_' and '.' (it names a folder), "
                 f"but is {self.name!r} instead"
             )
+        for key, value in (("name", self.name), ("data.corpus", self.data.corpus)):
+            if value in TEMPLATE_WORDS:
+                raise ConfigError(
+                    f"`{key}` is still {value}, as in the template: {TEMPLATE_WORDS[value]}"
+                )
         for name in ("pretrain", "finetune"):
             _refuse_impossible_numbers(name, getattr(self, name))
         if self.finetune is not None and self.data.train is None:
