@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import speechjepa
-from speechjepa.config import suggestion
 from speechjepa.errors import ConfigError, DataError
 
 
@@ -33,7 +33,7 @@ def find_recipe(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the file of a recipe given by path or name.
 
     Raises:
-        ConfigError: There is none; the nearest name is given.
+        ConfigError: There is none; the nearest name is given, if one is near.
     """
     text = os.fspath(path_or_name)
     path = Path(text)
@@ -49,7 +49,16 @@ def find_recipe(path_or_name: str | os.PathLike[str]) -> Path:
     variants = [other for other in known if other.startswith(f"{name}/")]
     if variants:
         raise ConfigError(f"'{text}' is a folder of recipes; choose one of: {', '.join(variants)}")
-    raise ConfigError(f"there is no recipe '{text}'{suggestion(name, known)}")
+    # The folder first: names of recipes of many folders are alike.
+    folders = sorted({other.partition("/")[0] for other in known})
+    near_folder = difflib.get_close_matches(name.partition("/")[0], folders, n=1, cutoff=0.75)
+    inside = [other for other in known if other.partition("/")[0] in near_folder]
+    near = difflib.get_close_matches(name, inside, n=1)
+    what = "file" if text.endswith((".yaml", ".yml")) else "recipe"
+    raise ConfigError(
+        f"there is no {what} '{text}'; "
+        + (f"did you mean `{near[0]}`?" if near else "`speechjepa recipes` lists those there are")
+    )
 
 
 def find_prepare(recipe_file: Path) -> Path | None:

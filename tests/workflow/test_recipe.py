@@ -149,6 +149,22 @@ def test_recipes_are_found_by_path_and_by_name(
     assert find_recipe("ours").name == "recipe.yaml"
     with pytest.raises(ConfigError, match="did you mean `ours/asr_5min`"):
         find_recipe("ours/asr_5mins")
+    with pytest.raises(ConfigError, match=r"no file '.*5mins\.yaml'; did you mean `ours/asr_5min`"):
+        find_recipe("recipes/ours/asr_5mins.yaml")
+
+
+def test_what_is_near_no_recipe_is_answered_without_a_guess_or_a_long_list() -> None:
+    for name, what in (
+        ("nosuchrecipe/asr", "recipe"),
+        ("other/asr_10min", "recipe"),
+        ("nosuch.yaml", "file"),
+        ("/x/nosuch.yml", "file"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            find_recipe(name)
+        assert str(caught.value) == (
+            f"there is no {what} '{name}'; `speechjepa recipes` lists those there are"
+        )
 
 
 def corpus(folder: Path, count: int, labelled: int) -> Path:
