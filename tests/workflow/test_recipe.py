@@ -104,6 +104,8 @@ def test_presets_are_where_encoder_settings_start(tmp_path: Path) -> None:
         ("labels=first.txt", "unknown key `labels`; did you mean `data.labels`?"),
         ("minutes=3", "did you mean `pretrain.minutes` or `finetune.minutes`?"),
         ("width=3", "did you mean `encoder.width`?"),
+        ("language=not a language", "null for none or several), but is 'not a language' instead"),
+        ("language=Scottish Gaelic", "did you mean `gd`?"),
         ("name=a/b", "`name` must be letters"),
         ("data.train=null", "`data.train` is missing"),
     ],
@@ -112,6 +114,16 @@ def test_a_recipe_that_cannot_be_run_says_why(tmp_path: Path, flag: str, complai
     with pytest.raises(ConfigError) as caught:
         build(tmp_path, flag)
     assert complaint in str(caught.value)
+
+
+def test_a_code_that_no_language_has_is_kept_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for code in ("mdw", "qaa", "null"):
+        build(tmp_path, f"language={code}")
+    assert not caplog.records
+    assert build(tmp_path, "language=zzz").language == "zzz"
+    assert "`language` is zzz, which is no code" in caplog.text
 
 
 def test_the_seed_is_the_seed_of_both_trainings_unless_they_have_their_own(
