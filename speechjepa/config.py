@@ -205,10 +205,10 @@ def _build(cls: type[Any], mapping: Any, path: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in mapping:
         if key not in fields:
-            raise _Misfit(
-                f"unknown key `{_join(path, key)}`"
-                + suggestion(str(key), fields, prefix=f"{path}." if path else "")
-            )
+            inside = [f"`{_join(path, name)}.{key}`" for name in _sections_with(key, hints)]
+            near = f"; did you mean {' or '.join(inside)}?" if inside else ""
+            near = near or suggestion(str(key), fields, prefix=f"{path}." if path else "")
+            raise _Misfit(f"unknown key `{_join(path, key)}`{near}")
     missing = [
         name
         for name, f in fields.items()
@@ -223,6 +223,16 @@ def _build(cls: type[Any], mapping: Any, path: str) -> Any:
         return cls(**values)
     except (ConfigError, ValueError) as error:
         raise _Misfit(f"{_quoted(path)}: {error}" if path else str(error)) from error
+
+
+def _sections_with(key: str, hints: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields that are sections which know a key."""
+    found = []
+    for name, hint in hints.items():
+        sections = [s for s in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(s)]
+        if any(f.name == key for section in sections for f in dataclasses.fields(section)):
+            found.append(name)
+    return found
 
 
 def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:

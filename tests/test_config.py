@@ -103,6 +103,10 @@ def test_a_value_that_does_not_fit_is_named_with_what_it_must_be(flag: str, comp
         ),
         ("finetun.max_steps=1", "unknown key `finetun`; did you mean `finetune`?"),
         ("other.lerning_rate=1", "did you mean `other.learning_rate`?"),
+        (
+            "max_steps=1",
+            "unknown key `max_steps`; did you mean `finetune.max_steps` or `other.max_steps`?",
+        ),
         ("zzzzz=1", "unknown key `zzzzz`; known: name, language"),
     ],
 )

@@ -69,7 +69,7 @@ def propose(args: argparse.Namespace, seed: int) -> str:
     path: Path = args.work.resolve() / f"selected-{seed}.txt"
     if not path.exists():
         utterances = read_corpus(str(args.data_root / "mboshi" / "train"))
-        options = SelectOptions(minutes=MINUTES, seed=seed)
+        options = SelectOptions(minutes=MINUTES, seed=seed, include_transcribed=True)
         found = select(load(args.model), utterances, options)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{c.heard.utterance.id}\n" for c in found.chosen), "utf-8")

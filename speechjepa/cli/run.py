@@ -51,7 +51,8 @@ def add_parser(subparsers: Any) -> None:
     subparsers.add_parser(
         "recipes",
         help="the table of recipes: language, labels, stages, last measured result",
-        description="List the recipes of the project, for `speechjepa run NAME`.",
+        description="List the recipes of the project, for `speechjepa run NAME`. All have the "
+        "stages check and report as well.",
     )
 
 
@@ -161,7 +162,7 @@ def _without_redo(arguments: Sequence[str]) -> list[str]:
 def list_table() -> int:
     """Print the table of recipes."""
     from speechjepa.config import load_yaml
-    from speechjepa.workflow.catalogue import last_results, list_recipes
+    from speechjepa.workflow.catalogue import last_results, list_recipes, stage_names
 
     results = last_results()
     rows = [("RECIPE", "LANGUAGE", "LABELS", "STAGES", "LAST RESULT")]
@@ -172,7 +173,7 @@ def list_table() -> int:
                 name,
                 str(settings.get("language") or "-"),
                 _labels(settings.get("data")),
-                _stages(settings, path),
+                ", ".join(stage_names(settings, path)),
                 _result(results.get(str(settings.get("name")))),
             )
         )
@@ -188,16 +189,6 @@ def _labels(data: Any) -> str:
     if isinstance(labels, dict):
         return f"{labels.get('minutes')}min, seed {labels.get('seed', 0)}"
     return str(labels)
-
-
-def _stages(settings: Mapping[str, Any], path: Path) -> str:
-    names = ["prepare"] if (path.parent / "prepare.py").exists() else []
-    for section in ("pretrain", "finetune", "language_model"):
-        if section not in settings or settings[section] is not None:
-            names.append(section)
-    if settings.get("self_training") is not None:
-        names.append("self_training")
-    return ", ".join(names)
 
 
 def _result(record: Mapping[str, Any] | None) -> str:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from speechjepa.inference.select import Selection
 
 EPILOG = """\
-Writes two files: LABELS.txt, the ids, one per line, which a recipe takes as `labels: LABELS.txt`
-once they are transcribed; and LABELS.tsv, the same with paths and reasons, the most useful first.
+Writes two files: LABELS.txt, the ids, one per line; and LABELS.tsv, the same with paths and
+reasons, the most useful first. Once they are transcribed, `speechjepa run` learns from them and
+from every other transcript. data.labels=LABELS.txt restricts it to that list; the path is relative
+to the folder that the command is run in.
 
   speechjepa select recordings/ --minutes 10 -o first.txt
   speechjepa select corpus/train --minutes 30 --model runs/encoder -o next.txt
@@ -25,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "select",
         help="which recordings to transcribe, when there is time for minutes only",
         description="Propose the recordings whose transcripts would teach most: together they "
-        "cover the sounds and speakers of all, are dense in speech, and can be heard well.",
+        "cover the sounds and speakers of all, are dense in speech, and can be heard well. "
+        "Recordings with a transcript are not proposed; what is proposed adds to them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,6 +41,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", type=Path, default=Path("labels.txt"), metavar="LABELS.txt"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument(
+        "--include-transcribed",
+        action="store_true",
+        help="propose recordings that have a transcript too (default: their sounds are covered)",
+    )
     parser.add_argument("--split", help="only this split of the data")
     parser.add_argument("--format", default="auto", help="format of the data (default: look at it)")
     parser.add_argument("--data-root", type=Path, help="folder that paths are relative to")
@@ -52,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
-    from speechjepa.inference.select import SelectOptions, select
+    from speechjepa.inference.select import LONG_ADVICE, TRANSCRIBED, SelectOptions, select
     from speechjepa.models.shipped import shipped_encoder
     from speechjepa.progress import audio_bar
 
@@ -60,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         minutes=args.minutes,
         min_seconds=args.min_seconds,
         max_seconds=args.max_seconds,
+        include_transcribed=args.include_transcribed,
         seed=args.seed,
     )
     if args.output.suffix != ".txt":
@@ -82,11 +91,20 @@ def run(args: argparse.Namespace) -> int:
     _write(found, args.output, table)
     for reason, names in found.left_out.items():
         print(f"left out, {reason}: {len(names)} (first: {names[0]})", file=sys.stderr)
+        if reason.startswith("longer"):
+            print(LONG_ADVICE, file=sys.stderr)
+    known = len(found.left_out.get(TRANSCRIBED, ()))
+    with_known = f" with the {known} that are {TRANSCRIBED}" if known else ""
     speakers = {choice.heard.utterance.speaker for choice in found.chosen} - {None}
     print(
         f"{len(found.chosen)} of {len(utterances)} recordings, {found.seconds / 60:.1f} minutes"
         + (f", {len(speakers)} speakers" if speakers else "")
-        + f", {100 * found.coverage:.0f} % of the sounds: {args.output} and {table}"
+        + f", {100 * found.coverage:.0f} % of the sounds{with_known}: {args.output} and {table}"
+    )
+    print(
+        "transcribe them, and a run learns from them and from every other transcript; "
+        f"data.labels={args.output} restricts it to this list",
+        file=sys.stderr,
     )
     return 0
 

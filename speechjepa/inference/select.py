@@ -26,6 +26,13 @@ MAX_CLIPPED = 0.005
 """Share of the samples at full scale above which a recording is left out."""
 MIN_RANGE_DB = 10.0
 """Least distance between the loud and the quiet of a recording (dB)."""
+TRANSCRIBED = "transcribed already"
+"""Why a recording with text is not proposed."""
+LONG_ADVICE = (
+    "--max-seconds N proposes longer recordings; better, transcribe stretches of a few seconds in "
+    "ELAN or Praat: the .eaf or .TextGrid beside a recording is read as labels"
+)
+"""What to do about recordings that are too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +45,8 @@ class SelectOptions:
     """Shorter recordings are left out (seconds)."""
     max_seconds: float = 15.0
     """Longer recordings are left out (seconds)."""
+    include_transcribed: bool = False
+    """Propose recordings that have a transcript as well, as if they had none."""
     num_units: int = 200
     """Kinds of sound told apart."""
     seed: int = 0
@@ -70,7 +79,7 @@ class Choice:
 
     heard: Heard
     new_sounds: int
-    """Units and pairs of units that no recording before it has."""
+    """Units and pairs of units that no recording before it, and none with a transcript, has."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +90,8 @@ class Selection:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Reason -> ids of the recordings that could not be proposed."""
     coverage: float
-    """Share of all sounds, by how often they were heard, that the proposal has at least once."""
+    """Share of all sounds, by how often they were heard, that the proposal and what is transcribed
+    already have at least once."""
 
     @property
     def seconds(self) -> float:
@@ -101,7 +111,8 @@ def select(
     Frames of the encoder are grouped into units; recordings are taken greedily by how much closer
     they bring the sounds of the proposal to those of all recordings, for each second that has to
     be transcribed. Concave over modular coverage, as in Wei et al., 2014
-    (https://doi.org/10.1109/ICASSP.2014.6854213), over units that nobody had to label.
+    (https://doi.org/10.1109/ICASSP.2014.6854213), over units that nobody had to label. Recordings
+    with a transcript are not proposed; their sounds and speakers count as covered.
 
     Args:
         model: Any model; its encoder tells the sounds apart.
@@ -116,48 +127,53 @@ def select(
     usable = []
     for utterance in utterances:
         reason, found = _judge(model, utterance, options)
-        if found is None:
-            left_out.setdefault(reason, []).append(utterance.id)
-        else:
+        if found is not None:
             usable.append(found)
-    total = sum(seconds for _, seconds, _ in usable)
+        if _is_known(utterance, options):
+            reason = TRANSCRIBED
+        if reason:
+            left_out.setdefault(reason, []).append(utterance.id)
+    total = sum(seconds for utterance, seconds, _ in usable if not _is_known(utterance, options))
     if total < 60 * options.minutes:
         reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in left_out.items())
         raise DataError(
             f"only {total / 60:.1f} minutes can be proposed, less than the {options.minutes:g} "
             f"asked for. Left out: {reasons or 'none'}."
+            + (f" {LONG_ADVICE}." if _too_long(options) in left_out else "")
         )
     centres = _find_units(model, [(u, seconds) for u, seconds, _ in usable], options)
     heard = [
         Heard(utterance=utterance, seconds=seconds, range_db=range_db, sounds=sounds)
         for (utterance, seconds, range_db), sounds in _hear(model, usable, centres, progress)
     ]
-    chosen = choose(heard, 60 * options.minutes)
+    known = [item for item in heard if _is_known(item.utterance, options)]
+    new = [item for item in heard if not _is_known(item.utterance, options)]
+    chosen = choose(new, 60 * options.minutes, known)
     everything = sum((item.sounds for item in heard), Counter[tuple[int, ...]]())
-    covered = set().union(*(choice.heard.sounds for choice in chosen))
+    covered = set().union(*(item.sounds for item in [*known, *(c.heard for c in chosen)]))
     share = sum(n for sound, n in everything.items() if sound in covered) / everything.total()
     return Selection(chosen=chosen, left_out=left_out, coverage=share)
 
 
-def choose(heard: Sequence[Heard], seconds: float) -> list[Choice]:
+def _is_known(utterance: Utterance, options: SelectOptions) -> bool:
+    return bool((utterance.text or "").strip()) and not options.include_transcribed
+
+
+def choose(heard: Sequence[Heard], seconds: float, known: Sequence[Heard] = ()) -> list[Choice]:
     """Return recordings of `seconds` or a little more together, the most useful first.
 
     The value of a set is the sum over sounds of p log(1 + n), with p how frequent the sound is
-    among everything heard and n how often the set has it; seconds of each speaker count alike.
-    Ties go to the id.
+    among everything heard and n how often the set and `known`, which is transcribed already, have
+    it; seconds of each speaker count alike. Ties go to the id.
     """
-    everything = sum((item.sounds for item in heard), Counter[tuple[int, ...]]())
+    everything = sum((item.sounds for item in [*heard, *known]), Counter[tuple[int, ...]]())
     # The square root lies between matching the corpus (p itself) and counting all sounds alike.
     weights = {sound: math.sqrt(count) for sound, count in everything.items()}
     scale = sum(weights.values())
-    counts: Counter[tuple[int, ...]] = Counter()
-    spoken: dict[str, float] = {}
-    speakers = {item.utterance.speaker for item in heard if item.utterance.speaker}
-    total = sum(item.seconds for item in heard)
-    shares = {
-        name: sum(item.seconds for item in heard if item.utterance.speaker == name) / total
-        for name in sorted(speakers)
-    }
+    counts = sum((item.sounds for item in known), Counter[tuple[int, ...]]())
+    spoken = _seconds_by_speaker(known)
+    total = sum(item.seconds for item in [*heard, *known])
+    shares = {n: s / total for n, s in _seconds_by_speaker([*heard, *known]).items()}
 
     def gain(item: Heard) -> float:
         found = sum(
@@ -166,7 +182,7 @@ def choose(heard: Sequence[Heard], seconds: float) -> list[Choice]:
         )
         value = found / scale
         speaker = item.utterance.speaker
-        if speaker and len(speakers) > 1:
+        if speaker and len(shares) > 1:
             before = 1 + spoken.get(speaker, 0.0)
             value += shares[speaker] * math.log((before + item.seconds) / before)
         return value / (item.seconds + OVERHEAD_SECONDS)
@@ -190,6 +206,14 @@ def choose(heard: Sequence[Heard], seconds: float) -> list[Choice]:
             spoken[speaker] = spoken.get(speaker, 0.0) + item.seconds
         length += item.seconds
     return chosen
+
+
+def _seconds_by_speaker(heard: Sequence[Heard]) -> dict[str, float]:
+    spoken: dict[str, float] = {}
+    for item in heard:
+        if speaker := item.utterance.speaker:
+            spoken[speaker] = spoken.get(speaker, 0.0) + item.seconds
+    return spoken
 
 
 def _judge(

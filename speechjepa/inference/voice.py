@@ -178,7 +178,8 @@ class VocoderVoice(Voice):
     def look_ahead(self) -> str:
         config = self.vocoder.config
         seconds = config.context / config.frame_rate + (2 * HOP + OVERHANG) / SAMPLE_RATE
-        return f"{seconds:.3f} s; and {self.vocoder.durations.CONTEXT} units more without durations"
+        more = self.vocoder.durations.CONTEXT
+        return f"{seconds:.3f} s, and {more} more units when durations are not given"
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""
@@ -312,7 +313,7 @@ class SelectionVoice(Voice):
     @property
     def look_ahead(self) -> str:
         seconds = UnitSelector.LOOK_AHEAD * self.recorded.step_samples / SAMPLE_RATE
-        return f"{seconds:.3f} s; and {Pace.CONTEXT} units more without durations"
+        return f"{seconds:.3f} s, and {Pace.CONTEXT} more units when durations are not given"
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""

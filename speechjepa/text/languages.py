@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ _SCRIPTS = {
     "traditional": "Hant",
 }
 """How MMS calls scripts."""
+_CODE = re.compile(r"[A-Za-z]{1,16}([-_][A-Za-z0-9]{1,16})*")
 
 
 @lru_cache(maxsize=4096)
@@ -39,6 +41,22 @@ def standard_tag(text: str) -> str | None:
         return langcodes.standardize_tag(langcodes.find(text.strip()).to_tag(), macro=True)
     except (LookupError, langcodes.LanguageTagError):
         return None
+
+
+def is_code(text: str) -> bool:
+    """Return whether text has the form of a code, or is one word: letters, digits, "-", "_"."""
+    return _CODE.fullmatch(text) is not None
+
+
+def is_known(text: str) -> bool:
+    """Return whether a code, or an English name, is that of a language that is registered.
+
+    Codes for private use are: `qaa` to `qtz`, and what follows `x-`.
+    """
+    import langcodes
+
+    tag = standard_tag(text)
+    return tag is not None and langcodes.Language.get(tag).is_valid()
 
 
 def match_language(asked: str, known: Sequence[str]) -> str | None:

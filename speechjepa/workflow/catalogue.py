@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import speechjepa
-from speechjepa.config import suggestion
 from speechjepa.errors import ConfigError, DataError
 
 
@@ -33,7 +33,7 @@ def find_recipe(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the file of a recipe given by path or name.
 
     Raises:
-        ConfigError: There is none; the nearest name is given.
+        ConfigError: There is none; the nearest name is given, if one is near.
     """
     text = os.fspath(path_or_name)
     path = Path(text)
@@ -49,13 +49,69 @@ def find_recipe(path_or_name: str | os.PathLike[str]) -> Path:
     variants = [other for other in known if other.startswith(f"{name}/")]
     if variants:
         raise ConfigError(f"'{text}' is a folder of recipes; choose one of: {', '.join(variants)}")
-    raise ConfigError(f"there is no recipe '{text}'{suggestion(name, known)}")
+    # The folder first: names of recipes of many folders are alike.
+    folders = sorted({other.partition("/")[0] for other in known})
+    near_folder = difflib.get_close_matches(name.partition("/")[0], folders, n=1, cutoff=0.75)
+    inside = [other for other in known if other.partition("/")[0] in near_folder]
+    near = difflib.get_close_matches(name, inside, n=1)
+    what = "file" if text.endswith((".yaml", ".yml")) else "recipe"
+    raise ConfigError(
+        f"there is no {what} '{text}'; "
+        + (f"did you mean `{near[0]}`?" if near else "`speechjepa recipes` lists those there are")
+    )
 
 
 def find_prepare(recipe_file: Path) -> Path | None:
     """Return the program beside a recipe that fetches and unpacks its data, if there is one."""
     path = recipe_file.parent / "prepare.py"
     return path if path.is_file() else None
+
+
+def stage_names(settings: Mapping[str, Any], recipe_file: Path) -> list[str]:
+    """Return the stages of a recipe, without check and report, which all have.
+
+    Args:
+        settings: What the recipe's file holds; whether it is right is `load_recipe`'s to say.
+        recipe_file: The file.
+    """
+    translation = settings.get("translation")
+    if isinstance(translation, Mapping):
+        return _translation_stages(translation, settings.get("data"), recipe_file)
+    names = ["prepare"] if find_prepare(recipe_file) else []
+    if settings.get("pretrain", {}) is not None:
+        names.append("pretrain")
+    if settings.get("finetune", {}) is not None:
+        names.append("finetune")
+        language_model = settings.get("language_model", {})
+        if language_model is not None and _get(language_model, "kind") != "none":
+            names.append("language_model")
+        if settings.get("self_training") is not None:
+            names.append("self_training")
+        names.append("evaluate")
+    return names
+
+
+def _translation_stages(translation: Mapping[str, Any], data: Any, file: Path) -> list[str]:
+    names = []
+    if find_prepare(file) or translation.get("phrases") is not None:
+        names.append("prepare")
+    if translation.get("writes", "units") == "units":
+        names.append("units")
+        if translation.get("voice", "selection") is not None:
+            names.append("voice")
+    names.append("translate")
+    if translation.get("recogniser") is not None:
+        names.append("recogniser")
+    if _get(data, "dev") is not None:
+        head = _get(_get(translation.get("train"), "translator"), "head")
+        if translation.get("language_model", {}) is not None and head in (None, "ctc"):
+            names.append("language_model")
+        names.append("evaluate")
+    return names
+
+
+def _get(section: Any, key: str) -> Any:
+    return section.get(key) if isinstance(section, Mapping) else None
 
 
 def last_results() -> dict[str, Mapping[str, Any]]:

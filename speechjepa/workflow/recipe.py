@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,21 @@ from speechjepa.models.speech_encoder import PRESETS as NATIVE_PRESETS
 from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import PRESETS as WAV2VEC2_PRESETS
 from speechjepa.models.wav2vec2 import Wav2Vec2Config
+from speechjepa.text.languages import is_code, is_known, standard_tag
 from speechjepa.text.normalize import TextConfig
 from speechjepa.training.config import FinetuneConfig, PretrainConfig
 from speechjepa.workflow.catalogue import find_prepare, find_recipe
 from speechjepa.workflow.translation_recipe import TranslationConfig
 
+logger = logging.getLogger(__name__)
+
 DATA_ROOT_VARIABLE = "SPEECHJEPA_DATA"
+TEMPLATE_WORDS = {
+    "MY-LANGUAGE": "write the name of your language; it names the run folder, which no two "
+    "languages should share",
+    "MY_FOLDER": "write the folder of your recordings, relative to the data root",
+}
+"""What stands in recipes/new_language/recipe.yaml to be replaced -> with what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +79,7 @@ class DataConfig:
     """Corpus with the labelled utterances."""
     labels: str | LabelDraw = "all"
     """"all"; the name of a list, "10min" reads 10min.txt in `train`; the path of a list that
-    ends in .txt; or {minutes: 10, seed: 0}."""
+    ends in .txt, relative to the folder that the command is run in; or {minutes: 10, seed: 0}."""
     dev: str | CorpusConfig | None = None
     """Corpus to measure on; null = hold `dev_minutes` out of the labelled part of `train`."""
     dev_minutes: float = 5.0
@@ -122,7 +132,8 @@ class Recipe:
     title: str = ""
     """One line for the table of recipes."""
     language: str | None = None
-    """Code of the language that is recognised; null = none or several."""
+    """Code of the language that is recognised, for example en, eng or eng_Latn; qaa to qtz are for
+    languages that have none. null = none or several."""
     seed: int = 0
     """Seed of pretraining and fine-tuning, unless they give their own."""
     init: Path | None = None
@@ -153,6 +164,18 @@ class Recipe:
             raise ConfigError(
                 "`name` must be letters, digits, '-', '_' and '.' (it names a folder), "
                 f"but is {self.name!r} instead"
+            )
+        for key, value in (("name", self.name), ("data.corpus", self.data.corpus)):
+            if value in TEMPLATE_WORDS:
+                raise ConfigError(
+                    f"`{key}` is still {value}, as in the template: {TEMPLATE_WORDS[value]}"
+                )
+        if self.language is not None and not is_code(self.language):
+            tag = standard_tag(self.language)
+            raise ConfigError(
+                "`language` must be a code such as en, eng or eng_Latn (qaa for a language that "
+                f"has none; null for none or several), but is {self.language!r} instead"
+                + (f"; did you mean `{tag}`?" if tag else "")
             )
         for name in ("pretrain", "finetune"):
             _refuse_impossible_numbers(name, getattr(self, name))
@@ -240,6 +263,12 @@ def build_recipe(
         settings["data"] = {**data, "root": str(Path(str(root)).resolve())}
     recipe = from_dict(Recipe, settings, where=where)
     recipe.data.corpora()  # says so now where a location cannot be settled
+    if recipe.language is not None and not is_known(recipe.language):
+        logger.warning(
+            "`language` is %s, which is no code of a language that is known here; it is kept as it "
+            "is (qaa to qtz are for languages that have no code)",
+            recipe.language,
+        )
     return recipe
 
 

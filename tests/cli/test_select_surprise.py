@@ -27,16 +27,22 @@ def recordings(tmp_path):
         wave = rng.normal(0, 0.1, 2 * RATE)
         wave[: RATE // 2] *= 0.001
         soundfile.write(folder / f"{index}.wav", wave, RATE)
-        (folder / f"{index}.txt").write_text("text")
     return folder
+
+
+def transcribe(folder, *names):
+    for name in names:
+        (folder / f"{name}.txt").write_text("text")
 
 
 def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, capsys):
     out = tmp_path / "out" / "first.txt"
     arguments = ["select", str(recordings), "--minutes", "0.1", "--model", "m", "-o", str(out)]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
+    said, advice = capsys.readouterr()
+    assert f"data.labels={out} restricts it to this list" in advice
     assert "3 of 6 recordings, 0.1 minutes" in said
+    transcribe(recordings, *out.read_text().split())
     labelled = select_labels(read_corpus(str(recordings)), str(out), folder=recordings)
     assert len(labelled) == 3
     table = out.with_suffix(".tsv").read_text().splitlines()
@@ -46,6 +52,12 @@ def test_the_list_that_select_writes_is_a_list_of_labels(recordings, tmp_path, c
     assert "--overwrite replaces it" in capsys.readouterr().err
     assert out.read_text() == before
     assert main([*arguments, "--overwrite"]) == 0
+    said, complained = capsys.readouterr()
+    assert "% of the sounds with the 3 that are transcribed already" in said
+    assert "left out, transcribed already: 3" in complained
+    assert not set(out.read_text().split()) & set(before.split())
+    assert main([*arguments, "--overwrite", "--include-transcribed"]) == 0
+    assert out.read_text() == before
 
 
 def test_select_says_what_cannot_be(recordings, tmp_path, capsys):
@@ -55,6 +67,18 @@ def test_select_says_what_cannot_be(recordings, tmp_path, capsys):
     assert main([*common, "--minutes", "1", "-o", str(tmp_path / "a.csv")]) == 2
     assert "must end in .txt" in capsys.readouterr().err
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_select_says_what_to_do_with_long_recordings(recordings, tmp_path, capsys):
+    wave = np.tile(np.random.default_rng(1).normal(0, 0.1, RATE), 3)
+    soundfile.write(recordings / "story.wav", wave, RATE)
+    common = ["select", str(recordings), "--model", "m", "--max-seconds", "2.5"]
+    assert main([*common, "--minutes", "10", "-o", str(tmp_path / "a.txt")]) == 2
+    complained = capsys.readouterr().err
+    assert "longer than 2.5 s: 1. --max-seconds N proposes longer" in complained
+    assert ".eaf or .TextGrid" in complained
+    assert main([*common, "--minutes", "0.1", "-o", str(tmp_path / "a.txt")]) == 0
+    assert "--max-seconds N" in capsys.readouterr().err
 
 
 def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys):

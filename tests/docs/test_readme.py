@@ -142,7 +142,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     encoder = SpeechEncoder(SpeechEncoderConfig(width=16, num_layers=1, num_heads=1, ffn_width=16))
     vocabulary = Vocabulary.build(["a bo da"])
     bundle = Bundle(encoder=encoder, ctc=CtcModel(encoder, len(vocabulary)), vocabulary=vocabulary)
-    for name in ("quickstart", "MY-LANGUAGE"):
+    for name in ("quickstart", "my_language"):
         save_bundle(bundle, tmp_path / "runs" / name / "finetune" / "bundle")
     (tmp_path / "recordings").mkdir()
     for index in range(12):
@@ -162,7 +162,7 @@ def test_the_commands_of_the_readme_run(newcomer: Path) -> None:
     for words in _commands(ROOT / "README.md"):
         if words[0] == "cp":
             text = Path(words[1]).read_text().replace("MY_FOLDER", "recordings")
-            Path(words[2]).write_text(text)
+            Path(words[2]).write_text(text.replace("MY-LANGUAGE", "my_language"))
         elif words[0] == "speechjepa" and "corpora" not in words:
             until = ["--until", "check"] if words[1] == "run" else []
             assert main([*words[1:], *until]) == 0, shlex.join(words)

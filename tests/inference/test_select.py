@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_speakers_are_taken_in_their_proportion():
     items = [heard(f"{s}{i}", 1, [1, 2], speaker=s) for s in "ab" for i in range(9)]
     spoken = Counter(choice.heard.utterance.speaker for choice in choose(items, seconds=6))
     assert spoken == Counter(a=3, b=3)
+
+
+def test_what_is_transcribed_already_counts_as_covered():
+    items = [heard("a", 2, [1, 2]), heard("b", 2, [3, 4])]
+    assert ids(choose(items, seconds=2)) == ["a"]
+    chosen = choose(items, seconds=4, known=[heard("known", 9, [1, 2])])
+    assert ids(chosen) == ["b", "a"]
+    assert [choice.new_sounds for choice in chosen] == [2, 0]
+
+
+def test_a_speaker_who_was_transcribed_gives_way_to_others():
+    items = [heard(f"{s}{i}", 1, [1, 2], speaker=s) for s in "ab" for i in range(2)]
+    known = [heard("known", 1, [1, 2], speaker="a")]
+    assert ids(choose(items, seconds=1)) == ["a0"]
+    assert ids(choose(items, seconds=1, known=known)) == ["b0"]
 
 
 def test_lazy_search_finds_what_plain_greedy_search_finds():
@@ -126,6 +142,20 @@ def test_the_order_of_the_corpus_does_not_matter(model, utterances):
     assert ids(first.chosen) == ids(again.chosen)
     assert 6 <= first.seconds < 9
     assert 0 < first.coverage <= 1
+
+
+def test_recordings_with_a_transcript_are_not_proposed(model, utterances):
+    texts = ["yes", " ", *["yes"] * 5, *[None] * 5]
+    labelled = [replace(u, text=text) for u, text in zip(utterances, texts, strict=True)]
+    options = SelectOptions(minutes=0.15, num_units=20)
+    found = select(model, labelled, options)
+    assert found.left_out == {"transcribed already": [u.id for u in labelled if u.text == "yes"]}
+    assert set(ids(found.chosen)) <= {u.id for u in labelled if u.text != "yes"}
+    assert found.coverage > select(model, utterances, options).coverage
+    with pytest.raises(DataError, match=r"only 0\.2 minutes .* transcribed already: 6"):
+        select(model, labelled, replace(options, minutes=0.3))
+    again = select(model, labelled, replace(options, minutes=0.3, include_transcribed=True))
+    assert again.left_out == {}
 
 
 def test_what_cannot_be_heard_is_left_out_with_the_reason(model, utterances, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -87,6 +88,11 @@ VOICES = {
 @pytest.fixture(params=VOICES)
 def voice(request):
     return VOICES[request.param]()
+
+
+def test_how_long_a_stream_waits_is_said_in_words(voice) -> None:
+    form = r"0\.\d{3} s, and \d more units when durations are not given"
+    assert re.fullmatch(form, voice.look_ahead)
 
 
 def _feed(voice, units, durations, sizes):

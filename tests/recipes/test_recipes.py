@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from speechjepa.config import load_yaml
-from speechjepa.workflow.recipe import load_recipe
+from speechjepa.errors import ConfigError
+from speechjepa.workflow.catalogue import find_prepare, stage_names
+from speechjepa.workflow.recipe import TEMPLATE_WORDS, Recipe, load_recipe
+from speechjepa.workflow.stages import Plan
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "recipes"
 RECIPES = sorted(FOLDER.glob("*/*.yaml"))
+
+
+FILLED_IN = ("name=mine", "data.corpus=recordings")
+
+
+def _load(path: Path, root: Path) -> Recipe:
+    return load_recipe(path, FILLED_IN if path.parent.name == "new_language" else (), root)
 
 
 def _id(path: Path) -> str:
@@ -17,7 +28,19 @@ def _id(path: Path) -> str:
 
 @pytest.mark.parametrize("path", RECIPES, ids=_id)
 def test_every_setting_of_a_recipe_exists(path: Path, tmp_path: Path) -> None:
-    assert load_recipe(path, data_root=tmp_path).name
+    assert _load(path, tmp_path).name
+
+
+@pytest.mark.parametrize("left", ["name", "data.corpus"])
+def test_the_template_is_refused_while_its_capitals_are_there(left: str, tmp_path: Path) -> None:
+    settings = [flag for flag in FILLED_IN if not flag.startswith(left)]
+    with pytest.raises(ConfigError, match=rf"`{left}` is still MY.* as in the template: write"):
+        load_recipe(FOLDER / "new_language" / "recipe.yaml", settings, tmp_path)
+
+
+def test_the_capitals_of_the_template_are_those_that_are_refused() -> None:
+    text = (FOLDER / "new_language" / "recipe.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bMY[-_][A-Z_-]+\b", text)) == set(TEMPLATE_WORDS)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=_id)
@@ -34,6 +57,23 @@ def test_a_recipe_starts_from_a_model_or_pretrains_on_audio_that_it_names(path: 
         assert settings.get("init") != "fresh"
     else:
         assert settings["data"]["pool"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_the_table_shows_the_stages_that_a_recipe_has(path: Path, tmp_path: Path) -> None:
+    plan = Plan(_load(path, tmp_path), tmp_path, tmp_path, find_prepare(path))
+    names = [stage.name for stage in plan.stages()]
+    shown = [name for name in names if name not in ("check", "report")]
+    assert stage_names(load_yaml(path), path) == list(dict.fromkeys(shown))
+
+
+def test_a_stage_that_is_switched_off_is_not_in_the_table() -> None:
+    without = {"pretrain": None, "language_model": {"kind": "none"}}
+    assert stage_names(without, Path("none.yaml")) == ["finetune", "evaluate"]
+    assert stage_names({"finetune": None}, Path("none.yaml")) == ["pretrain"]
+    assert stage_names({"translation": {"train": 3}, "data": []}, Path("none.yaml")) == [
+        *("units", "voice", "translate")
+    ]
 
 
 def test_no_two_recipes_share_a_name() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from speechjepa.text.languages import match_language, nearest_languages, standard_tag
+from speechjepa.text.languages import (
+    is_code,
+    is_known,
+    match_language,
+    nearest_languages,
+    standard_tag,
+)
 
 
 @pytest.mark.parametrize("name", ["sw", "swa", "swh", "swh_Latn", "SWH", "Swahili", " sw "])
@@ -33,3 +39,26 @@ def test_the_nearest_are_proposed_by_code_and_by_name():
     assert nearest_languages("Swahilli", known)[0] == "swh"
     assert nearest_languages("frz", known)[0] == "fra"
     assert nearest_languages("qqqqqq", known) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("en", "eng", "eng_Latn", "azj-script_latin", "yue-script_traditional", "es_419", "fr-fr"),
+        *("mdw", "qaa", "qtz", "x-mine", "mdw-x-north", "Swahili"),
+    ],
+)
+def test_codes_of_languages_are_known_listed_or_private(code: str) -> None:
+    assert is_code(code)
+    assert is_known(code)
+
+
+@pytest.mark.parametrize("code", ["zzz", "hello", "my-dialect", "en_nowhere"])
+def test_what_could_be_a_code_but_is_none_is_not_known(code: str) -> None:
+    assert is_code(code)
+    assert not is_known(code)
+
+
+@pytest.mark.parametrize("text", ["", "not a language", "en,fr", "en/us", "-en", "12", "español"])
+def test_what_cannot_be_a_code_is_told_apart(text: str) -> None:
+    assert not is_code(text)

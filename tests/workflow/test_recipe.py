@@ -101,6 +101,11 @@ def test_presets_are_where_encoder_settings_start(tmp_path: Path) -> None:
         ("pretrain.objektive=jepa", "did you mean `pretrain.objective`?"),
         ("data.labels=3", "`data.labels` must be text or a section of keys, but is 3 instead"),
         ("data.labels={minuts: 3}", "did you mean `data.labels.minutes`?"),
+        ("labels=first.txt", "unknown key `labels`; did you mean `data.labels`?"),
+        ("minutes=3", "did you mean `pretrain.minutes` or `finetune.minutes`?"),
+        ("width=3", "did you mean `encoder.width`?"),
+        ("language=not a language", "null for none or several), but is 'not a language' instead"),
+        ("language=Scottish Gaelic", "did you mean `gd`?"),
         ("name=a/b", "`name` must be letters"),
         ("data.train=null", "`data.train` is missing"),
     ],
@@ -109,6 +114,16 @@ def test_a_recipe_that_cannot_be_run_says_why(tmp_path: Path, flag: str, complai
     with pytest.raises(ConfigError) as caught:
         build(tmp_path, flag)
     assert complaint in str(caught.value)
+
+
+def test_a_code_that_no_language_has_is_kept_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for code in ("mdw", "qaa", "null"):
+        build(tmp_path, f"language={code}")
+    assert not caplog.records
+    assert build(tmp_path, "language=zzz").language == "zzz"
+    assert "`language` is zzz, which is no code" in caplog.text
 
 
 def test_the_seed_is_the_seed_of_both_trainings_unless_they_have_their_own(
@@ -146,6 +161,22 @@ def test_recipes_are_found_by_path_and_by_name(
     assert find_recipe("ours").name == "recipe.yaml"
     with pytest.raises(ConfigError, match="did you mean `ours/asr_5min`"):
         find_recipe("ours/asr_5mins")
+    with pytest.raises(ConfigError, match=r"no file '.*5mins\.yaml'; did you mean `ours/asr_5min`"):
+        find_recipe("recipes/ours/asr_5mins.yaml")
+
+
+def test_what_is_near_no_recipe_is_answered_without_a_guess_or_a_long_list() -> None:
+    for name, what in (
+        ("nosuchrecipe/asr", "recipe"),
+        ("other/asr_10min", "recipe"),
+        ("nosuch.yaml", "file"),
+        ("/x/nosuch.yml", "file"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            find_recipe(name)
+        assert str(caught.value) == (
+            f"there is no {what} '{name}'; `speechjepa recipes` lists those there are"
+        )
 
 
 def corpus(folder: Path, count: int, labelled: int) -> Path:
