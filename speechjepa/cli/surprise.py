@@ -40,9 +40,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the table; write the curves where asked for."""
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.surprise import predictor_of, surprise_of_file
     from speechjepa.inference.transcribe_files import find_recordings
 
+    if args.output_dir is not None:
+        prepare_folder(args.output_dir, "curves")
     # A run's folder holds a fine-tuned model too, which has no predictor any more.
     inside = Path(args.model) / "pretrain" / "bundle"
     model = load(inside if inside.is_dir() else args.model)

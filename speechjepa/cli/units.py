@@ -102,12 +102,14 @@ def _fit(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import DataError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.units import fit
     from speechjepa.progress import audio_bar
     from speechjepa.units.kmeans import SETTINGS_FILE
 
     if (args.output / SETTINGS_FILE).exists() and not args.overwrite:
         raise DataError("holds units already; --overwrite replaces them", path=args.output)
+    prepare_folder(args.output, "units")
     model = load(args.model)
     default = round(2 / 3 * model.encoder.num_layers)
     layer = default if args.layer is None else _layer(args.layer)
@@ -152,10 +154,13 @@ def _apply(args: argparse.Namespace) -> int:
     from speechjepa.audio.files import read_audio
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import UnitSequence, check_encoder, check_layer, encode_units
     from speechjepa.units.kmeans import load_units
 
+    if args.output_dir is not None:
+        prepare_folder(args.output_dir, "units")
     units = load_units(args.units)
     model = load(args.model)
     check_encoder(model, units)

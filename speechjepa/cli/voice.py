@@ -105,6 +105,7 @@ def _fit(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import DataError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.voice import SETTINGS_FILE
     from speechjepa.progress import audio_bar
     from speechjepa.training.vocoder import VocoderTraining
@@ -113,6 +114,7 @@ def _fit(args: argparse.Namespace) -> int:
 
     if (args.output / SETTINGS_FILE).exists() and not args.overwrite:
         raise DataError("holds a voice already; --overwrite replaces it", path=args.output)
+    prepare_folder(args.output, "a voice")
     training = VocoderTraining(minutes=args.minutes, seed=args.seed)
     units, model = load_units(args.units), load(args.model)
     found = [
@@ -138,10 +140,12 @@ def _speak(args: argparse.Namespace) -> int:
     from speechjepa.audio.files import write_wav
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import check_encoder
     from speechjepa.inference.voice import load_voice
 
+    prepare_folder(args.output_dir, "speech")
     voice = load_voice(args.voice)
     recordings = find_recordings(args.inputs)
     model = None

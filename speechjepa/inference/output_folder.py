@@ -24,9 +24,22 @@ def prepare_folder(folder: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        reason = "this is a file" if folder.is_file() else error.strerror
         raise ConfigError(
-            f"{folder}: {what} cannot be written there: {error.strerror}; give another folder"
+            f"{folder}: {what} cannot be written there: {reason}; give another folder"
         ) from error
+
+
+def prepare_outputs(outputs: Sequence[Path], what: str) -> None:
+    """Prepare the folder of files that are to be written side by side.
+
+    Raises:
+        ConfigError: They cannot be written.
+    """
+    problem = folder_in_the_way(outputs)
+    if problem is not None:
+        raise ConfigError(f"{problem}; give another name")
+    prepare_folder(outputs[0].parent, what)
 
 
 def folder_in_the_way(outputs: Sequence[Path]) -> str | None:
