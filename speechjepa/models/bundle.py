@@ -241,7 +241,8 @@ def _parse_config(folder: Path) -> Any:
         what = "this is a file" if folder.exists() else "there is no such folder"
         raise ModelError(
             f"{folder}: {what}; a model is a folder with {CONFIG_FILE}, or a checkpoint of fairseq "
-            f"or torchaudio ({', '.join(CHECKPOINT_SUFFIXES)})"
+            f"or torchaudio ({', '.join(CHECKPOINT_SUFFIXES)}). `make quickstart` makes "
+            "runs/quickstart, and the name `shipped` is the model that comes with the package"
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
