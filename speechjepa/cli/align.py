@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         load(args.model),
         args.audio,
         read_text(args.text),
+        text_name=args.text,
         character_timestamps=args.character_timestamps,
     )
     if outputs:
