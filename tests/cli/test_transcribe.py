@@ -6,6 +6,7 @@ import pytest
 
 import speechjepa.inference.model
 from speechjepa.cli import transcribe
+from speechjepa.cli.main import main
 from speechjepa.errors import ConfigError
 from tests.tone_model import ToneModel, synthesize, write
 
@@ -143,9 +144,34 @@ def test_an_elan_document_on_stdout_names_its_recording(run, recording, capsys):
     assert f'RELATIVE_MEDIA_URL="./{recording.name}"' in capsys.readouterr().out
 
 
-def test_several_formats_need_a_folder(run, recording, capsys):
-    assert run(recording, "-f", "all") == 2
-    assert "give -o OUT" in capsys.readouterr().err
+def test_several_formats_need_a_folder(run, recording):
+    with pytest.raises(ConfigError, match="give -o OUT"):
+        run(recording, "-f", "all")
+
+
+@pytest.mark.parametrize("flags", [(), ("-f", "json"), ("-o", "out")])
+def test_where_nothing_can_be_tried_no_model_is_loaded_and_the_status_is_2(
+    tmp_path, monkeypatch, capsys, flags
+):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noaudio").mkdir()
+    assert main(["transcribe", "nosuch.wav", "noaudio", "--model", "m", *flags]) == 2
+    told = capsys.readouterr().err
+    assert "error: nosuch.wav: there is no such file" in told
+    assert "error: noaudio: the folder holds no audio file" in told
+    assert told.endswith("error: there is nothing to transcribe\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [("--hotwords", "nosuch.txt"), ("-o", "a.wav")])
+def test_arguments_are_looked_at_before_the_model_is_loaded(
+    recording, tmp_path, monkeypatch, capsys, flags
+):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["transcribe", str(recording), "--model", "m", *flags]) == 2
+    assert f"error: {flags[1]}: " in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(run, recording, monkeypatch, capsys):
