@@ -232,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 130
-    tally.tell()
+    tally.tell(args.output_dir)
     return 1 if tally.failed else 0
 
 

@@ -103,7 +103,12 @@ class Tally:
         self.done += outcome.status == "done"
         self.failed += outcome.status == "failed"
 
-    def tell(self) -> None:
-        """Say how many files failed."""
+    def tell(self, output_dir: str | None) -> None:
+        """Say how many transcripts were written, and how many files failed."""
+        from speechjepa.data.readers.common import as_line
+
+        if output_dir is not None and self.done:
+            many = "1 transcript" if self.done == 1 else f"{self.done} transcripts"
+            print(f"{many} in {as_line(output_dir).rstrip('/')}/", file=sys.stderr)
         if self.failed:
             print(f"files that could not be transcribed: {self.failed}", file=sys.stderr)

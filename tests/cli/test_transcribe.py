@@ -68,7 +68,19 @@ def test_every_format_is_written(run, recording, tmp_path, capsys):
     ]
     made = json.loads((tmp_path / "out" / "a.json").read_text())
     assert [word["word"] for word in made["segments"][0]["words"]] == ["abc", "de"]
-    assert capsys.readouterr() == ("", ""), "quiet when stderr is not a terminal"
+    assert capsys.readouterr() == ("", f"1 transcript in {tmp_path}/out/\n")
+
+
+def test_the_end_says_how_many_transcripts_are_where(run, recording, tmp_path, capsys):
+    other = write(tmp_path / "b.wav", synthesize("gh"))
+    out = f"{tmp_path}/out/"
+    assert run(recording, other, "none.wav", "-o", out) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"2 transcripts in {out}",
+        "files that could not be transcribed: 1",
+    ]
+    assert run(recording, other, "-o", out) == 0  # both are there already
+    assert "transcripts in" not in capsys.readouterr().err
 
 
 def test_characters_are_timed_in_json(run, recording, capsys):
