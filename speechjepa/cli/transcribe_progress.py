@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,14 @@ class Tally:
 
     done: int = 0
     failed: int = 0
+    beside: int = 0
+    """Transcripts that lie where a corpus keeps those of its recordings."""
 
     def add(self, outcome: Outcome) -> None:
         """Count one file."""
         self.done += outcome.status == "done"
         self.failed += outcome.status == "failed"
+        self.beside += any(_is_label(path, outcome.path) for path in outcome.written)
 
     def tell(self, output_dir: str | None) -> None:
         """Say how many transcripts were written, and how many files failed."""
@@ -110,5 +114,20 @@ class Tally:
         if output_dir is not None and self.done:
             many = "1 transcript" if self.done == 1 else f"{self.done} transcripts"
             print(f"{many} in {as_line(output_dir).rstrip('/')}/", file=sys.stderr)
+        if self.beside:
+            print(
+                f"warning: transcripts lie beside their recordings ({self.beside}): the next "
+                "`check` or `run` of this folder takes them for transcripts; correct them first, "
+                "or write elsewhere",
+                file=sys.stderr,
+            )
         if self.failed:
             print(f"files that could not be transcribed: {self.failed}", file=sys.stderr)
+
+
+def _is_label(written: Path, recording: Path) -> bool:
+    """Say whether a corpus that is read from this folder takes a file for a transcript."""
+    from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES
+
+    is_text = written.suffix.lower() in (".txt", *ANNOTATION_SUFFIXES)
+    return is_text and written.resolve().with_suffix("") == recording.resolve().with_suffix("")

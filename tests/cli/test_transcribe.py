@@ -7,6 +7,7 @@ import pytest
 import speechjepa.inference.model
 from speechjepa.cli import transcribe
 from speechjepa.cli.main import main
+from speechjepa.data.readers import read_corpus
 from speechjepa.errors import ConfigError
 from tests.tone_model import ToneModel, synthesize, write
 
@@ -81,6 +82,16 @@ def test_the_end_says_how_many_transcripts_are_where(run, recording, tmp_path, c
     ]
     assert run(recording, other, "-o", out) == 0  # both are there already
     assert "transcripts in" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["txt", "eaf", "TextGrid", "srt"])
+def test_transcripts_that_would_become_labels_are_told(run, recording, tmp_path, capsys, suffix):
+    run(tmp_path, "-o", tmp_path / "out", "-f", suffix)
+    assert "warning" not in capsys.readouterr().err
+    run(tmp_path, "-o", tmp_path, "-f", suffix)
+    told = "warning: transcripts lie beside their recordings (1): the next `check` or `run` of"
+    labelled = [u for u in read_corpus(tmp_path) if u.text]
+    assert (told in capsys.readouterr().err) == bool(labelled) == (suffix != "srt")
 
 
 def test_characters_are_timed_in_json(run, recording, capsys):
