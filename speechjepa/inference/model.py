@@ -200,6 +200,7 @@ class SpeechModel:
             "path": None if bundle.path is None else str(bundle.path),
             "encoder": to_dict(bundle.encoder.config),
             "parameters": num_parameters(bundle.ctc or bundle.encoder),
+            "encoder_frame_seconds": self.hop / self.sample_rate,
             "frame_seconds": self.frame_seconds,
             "head": None if bundle.ctc is None else "ctc",
             "translates": self._translates(),
