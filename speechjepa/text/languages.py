@@ -41,6 +41,14 @@ def standard_tag(text: str) -> str | None:
         return None
 
 
+def is_language(text: str) -> bool:
+    """Say whether this is a registered code or an English name; `x-NAME` is for any other."""
+    import langcodes
+
+    tag = standard_tag(text)
+    return tag is not None and langcodes.tag_is_valid(tag)
+
+
 def match_language(asked: str, known: Sequence[str]) -> str | None:
     """Return the code in `known` that means what was asked for; None where none or several do."""
     for code in known:
