@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from speechjepa.models.bundle import (
     WEIGHTS_FILE,
@@ -25,6 +25,7 @@ from speechjepa.models.bundle import (
     save_bundle,
 )
 from speechjepa.models.shipped import CHECKSUM_FILE, SHIPPED
+from speechjepa.nn.tensor_files import save_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENCE = "CC BY-SA 4.0"
@@ -67,7 +68,7 @@ def shrink(path: Path, parameters: set[str]) -> str:
     for name, tensor in tensors.items():
         if name in parameters:
             tensors[name] = tensor.to(torch.bfloat16)
-    save_file(tensors, path)
+    save_tensors(tensors, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

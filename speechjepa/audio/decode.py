@@ -20,11 +20,9 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from speechjepa.audio.mono import UNREADABLE, MonoMixer, Samples
 from speechjepa.errors import AudioError
-
-Samples = NDArray[np.float32]
 
 BLOCK_SAMPLES = 1 << 18
 """How many samples of each channel are decoded at a time."""
@@ -33,8 +31,6 @@ OPUS_SETTLING = 10.0
 what it decoded before. Measured on 100 stretches of 8 minutes of field recordings at 24 kbit/s:
 started at the stretch itself 25 come out exactly, 10 s before it 89 (the others with noise 48 dB
 below the speech), 30 s before it all, at twice the time."""
-MAX_PEAK = 16.0
-"""A floating-point file louder than this is in another scale, not merely hot."""
 TOLERANCE = 0.1
 """How much audio a header may promise beyond what is there (seconds)."""
 HEADERLESS = frozenset({".raw", ".pcm", ".s16", ".s16le", ".sw", ".sln", ".ulaw", ".alaw"})
@@ -49,7 +45,6 @@ UNKNOWN_LENGTH = 0x7FFF0000
 _SHOULD_BE = re.compile(r": (\d+) \(should be (\d+)\)")
 """How libsndfile's log writes a chunk that reaches beyond the end of its file (bytes)."""
 _SPHERE_COUNT = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
-_UNREADABLE = "Open it in an audio editor and export it as WAV or FLAC, or leave it out."
 
 
 class Source(Protocol):
@@ -99,25 +94,9 @@ def _checked(path: Path, source: Source) -> Source:
             path,
             f"declares a sample rate of {source.sample_rate} Hz and {source.num_channels} channels"
             ", which is not speech audio.",
-            _UNREADABLE,
+            UNREADABLE,
         )
     return source
-
-
-def mono(path: Path, block: Samples) -> Samples:
-    """Return the mean of the channels, (samples, channels) -> (samples,), checked for sanity."""
-    # A sum is finite only if every sample is: one pass, no temporary mask.
-    if not np.isfinite(block.sum(dtype=np.float64)):
-        raise AudioError(path, "holds samples that are not numbers (NaN or inf).", _UNREADABLE)
-    if block.size and max(block.max(), -block.min()) > MAX_PEAK:
-        raise AudioError(
-            path,
-            f"holds floating-point samples up to {np.abs(block).max():.0f}, not within [-1, 1].",
-            "Export it again with normalised samples, or as 16-bit WAV.",
-        )
-    if block.shape[1] == 1:
-        return block[:, 0]
-    return block.mean(axis=1, dtype=np.float32)
 
 
 # soundfile ------------------------------------------------------------------------------------
@@ -145,6 +124,7 @@ class _SoundfileSource:
         start = min(start, total)
         settling = OPUS_SETTLING if self.sound.subtype == "OPUS" else 0.0
         position = max(0, start - round(settling * self.sample_rate))
+        mono = MonoMixer(self.path, self.sample_rate)
         try:
             if position > 0:
                 self.sound.seek(position)
@@ -158,7 +138,7 @@ class _SoundfileSource:
                 skip = max(0, start - position)
                 position += len(block)
                 if skip < len(block):
-                    yield mono(self.path, block[skip:])
+                    yield mono(block[skip:])
         except soundfile.LibsndfileError as error:
             raise self._damaged(position, error.error_string) from error
         if stop - position > TOLERANCE * self.sample_rate:
@@ -169,7 +149,7 @@ class _SoundfileSource:
             self.path,
             f"is damaged or cut off after {position / self.sample_rate:.1f} s"
             f" ({reason.removeprefix('Error : ').rstrip('.')}).",
-            _UNREADABLE,
+            UNREADABLE,
         )
 
 
@@ -269,13 +249,13 @@ def _open_pyav(path: Path, handle: IO[bytes], first_reason: str) -> Iterator[Sou
         if "regular file" in first_reason:  # libsndfile's words for an mp3 it cannot follow
             first_reason = "not a sound file, or damaged"
         raise AudioError(
-            path, f"is not audio that can be decoded ({first_reason.rstrip('.')}).", _UNREADABLE
+            path, f"is not audio that can be decoded ({first_reason.rstrip('.')}).", UNREADABLE
         ) from error
     with container:
         if not container.streams.audio:
             raise AudioError(path, "is a video without a sound track.", "Leave it out.")
         if container.streams.audio[0].codec_context is None:
-            raise AudioError(path, "is coded in a way that no decoder knows.", _UNREADABLE)
+            raise AudioError(path, "is coded in a way that no decoder knows.", UNREADABLE)
         yield _PyavSource(path, container)
 
 
@@ -301,18 +281,19 @@ class _PyavSource:
 
         # Changes the sample type only. Not to planes: PyAV crashes on more than 8 of them.
         resampler = av.AudioResampler(format="flt")
+        mono = MonoMixer(self.path, self.sample_rate)
         position: int | None = 0
         try:
             if self._seek(start):
                 position = None
             for frame in self.container.decode(self.stream):
                 if frame.sample_rate != self.sample_rate:
-                    raise AudioError(self.path, "changes its sample rate midway.", _UNREADABLE)
+                    raise AudioError(self.path, "changes its sample rate midway.", UNREADABLE)
                 if position is None:
                     position = self._position(frame)
                 for part in resampler.resample(frame):
                     samples = np.asarray(part.to_ndarray(), dtype=np.float32)
-                    block = mono(self.path, samples.reshape(-1, part.layout.nb_channels))
+                    block = mono(samples.reshape(-1, part.layout.nb_channels))
                     first, position = position, position + len(block)
                     last = len(block) if stop is None else stop - first
                     piece = block[max(0, start - first) : max(0, last)]
@@ -323,7 +304,7 @@ class _PyavSource:
         except (av.error.FFmpegError, ValueError) as error:
             at = (position or 0) / self.sample_rate
             raise AudioError(
-                self.path, f"is damaged after {at:.1f} s ({error}).", _UNREADABLE
+                self.path, f"is damaged after {at:.1f} s ({error}).", UNREADABLE
             ) from error
         expected = self.num_samples if stop is None else min(stop, self.num_samples or stop)
         # A container rounds its duration, and lossy codecs pad: half a second is not a loss.
@@ -346,6 +327,6 @@ class _PyavSource:
 
     def _position(self, frame: Any) -> int:
         if frame.pts is None:
-            raise AudioError(self.path, "carries no time stamps.", _UNREADABLE)
+            raise AudioError(self.path, "carries no time stamps.", UNREADABLE)
         seconds = (frame.pts - (self.stream.start_time or 0)) * Fraction(frame.time_base)
         return round(seconds * self.sample_rate)

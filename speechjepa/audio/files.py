@@ -69,7 +69,8 @@ def read_audio(
             0.5 s beyond the end of the file, and is then cut there.
 
     Returns:
-        (S,) float32 in [-1, 1], the mean of the channels.
+        (S,) float32 in [-1, 1], the mean of the channels; the first of two that cancel each other
+        out.
 
     Raises:
         AudioError: The file is missing, not audio, empty, cut off, damaged or holds samples that

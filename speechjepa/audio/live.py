@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import soxr
 
-from speechjepa.audio.decode import Samples, mono
+from speechjepa.audio.mono import MonoMixer, Samples
 from speechjepa.errors import AudioError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -141,11 +141,12 @@ def _parse_format(content: bytes) -> _Format:
 
 def _decode(pipe: Pipe, layout: _Format, start: bytes, left: int | None) -> Iterator[Samples]:
     waiting = start
+    mono = MonoMixer(_PIPE, layout.rate)
     while True:
         whole = len(waiting) // layout.width * layout.width
         if whole:
             samples = _numbers(waiting[:whole], layout.dtype).reshape(-1, layout.num_channels)
-            yield np.clip(mono(_PIPE, samples), -1.0, 1.0)
+            yield np.clip(mono(samples), -1.0, 1.0)
             waiting = waiting[whole:]
         count = _AT_ONCE if left is None else min(_AT_ONCE, left)
         more = pipe.read1(count) if count else b""

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.align_file import align_file
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_outputs
     from speechjepa.inference.writers import (
         format_result,
         output_paths,
@@ -51,18 +52,20 @@ def run(args: argparse.Namespace) -> int:
     formats = parse_formats(args.output_format)
     if args.output_dir is None and len(formats) > 1:
         raise ConfigError("several formats need a folder to go to: give -o OUT")
+    if not args.text.is_file():
+        raise DataError("there is no such file", path=args.text)
     outputs: list[Path] = []
     if args.output_dir is not None:
         outputs = list(output_paths(args.output_dir / args.audio.stem, formats).values())
         for path in outputs:
             if path.exists() and not args.overwrite:
                 raise DataError("is there already; --overwrite replaces it", path=path)
-    if not args.text.is_file():
-        raise DataError("there is no such file", path=args.text)
+        prepare_outputs(outputs, "times")
     result = align_file(
         load(args.model),
         args.audio,
         read_text(args.text),
+        text_name=args.text,
         character_timestamps=args.character_timestamps,
     )
     if outputs:

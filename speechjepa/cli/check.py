@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -110,9 +109,6 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.write is not None:
         _refuse_unwritable(args.write)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the terminal's encoding lacks is printed as escapes; JSON has the same.
-        sys.stdout.reconfigure(errors="backslashreplace")
     splits = _read(args)
     num_files = len({u.audio_path for utterances in splits.values() for u in utterances})
     with audio_bar("listening", num_files) as progress:

@@ -35,8 +35,8 @@ def describe(content: Mapping[str, Any]) -> list[str]:
     """Return the lines that say what a bundle holds."""
     lines = [
         f"model       {content['path']}",
-        f"parameters  {content['parameters'] / 1e6:.2f} M, "
-        f"one frame per {1000 * content['frame_seconds']:g} ms",
+        f"parameters  {content['parameters'] / 1e6:.2f} M",
+        f"frames      {_frames(content)}",
         f"encoder     {_settings(content['encoder'])}",
     ]
     if content["translates"] is not None:
@@ -60,6 +60,14 @@ def describe(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _frames(content: Mapping[str, Any]) -> str:
+    """Say how far apart frames are; a head may write several for one of the encoder."""
+    encoder, output = (
+        f"{1000 * content[name]:g} ms" for name in ("encoder_frame_seconds", "frame_seconds")
+    )
+    return f"encoder {encoder}, output {output}" if content["head"] else f"encoder {encoder}"
+
+
 def _settings(entries: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} {_short(value)}" for key, value in entries.items() if value is not None
@@ -67,4 +75,6 @@ def _settings(entries: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_short, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

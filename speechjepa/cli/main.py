@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, the command's own (check: 1 = training would break), 2 for an error
         that is explained on stderr, 130 after Ctrl-C.
     """
+    _write_utf8()
     args = build_parser().parse_args(argv)
     _set_up_logging(bool(args.verbose))
     module = importlib.import_module(f"speechjepa.cli.{COMMANDS[args.command]}")
@@ -125,6 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("speechjepa").debug("where it happened:", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _write_utf8() -> None:
+    """Let stdout and stderr hold every letter, whatever the locale; half a surrogate is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _set_up_logging(verbose: bool) -> None:

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_outputs
     from speechjepa.inference.select import LONG_ADVICE, TRANSCRIBED, SelectOptions, select
     from speechjepa.models.shipped import shipped_encoder
     from speechjepa.progress import audio_bar
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.output, table):
         if path.exists() and not args.overwrite:
             raise DataError("is there already; --overwrite replaces it", path=path)
+    prepare_outputs((args.output, table), "lists")
     model = load(args.model or shipped_encoder())
     utterances = [
         utterance
@@ -87,7 +89,6 @@ def run(args: argparse.Namespace) -> int:
     ]
     with audio_bar("listening", len(utterances)) as progress:
         found = select(model, utterances, options, progress=progress)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     _write(found, args.output, table)
     for reason, names in found.left_out.items():
         print(f"left out, {reason}: {len(names)} (first: {names[0]})", file=sys.stderr)

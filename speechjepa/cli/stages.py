@@ -183,9 +183,12 @@ def _evaluate(args: argparse.Namespace, data: list[str], settings: list[str]) ->
     from speechjepa.data.readers import read_corpus
     from speechjepa.inference.evaluate import evaluate
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.models.bundle import default_device
     from speechjepa.workflow.outcome import rates_text
 
+    if args.run_dir is not None:
+        prepare_folder(args.run_dir, "results")
     model = load(args.model, device=default_device())
     utterances = [
         utterance

@@ -38,17 +38,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; write the curves where asked for."""
+    from speechjepa.data.readers.common import as_line
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder, tell_kept
     from speechjepa.inference.surprise import predictor_of, surprise_of_file
     from speechjepa.inference.transcribe_files import find_recordings
 
+    if args.output_dir is not None:
+        prepare_folder(args.output_dir, "curves")
     # A run's folder holds a fine-tuned model too, which has no predictor any more.
     inside = Path(args.model) / "pretrain" / "bundle"
     model = load(inside if inside.is_dir() else args.model)
     predictor_of(model)
     recordings = find_recordings(args.inputs)
     failed = 0
+    kept: list[Path] = []
     print("file\tseconds\tscore\tpeak\tpeak_at")
     for recording in recordings:
         try:
@@ -57,30 +62,33 @@ def run(args: argparse.Namespace) -> int:
             found = surprise_of_file(model, recording.path)
             if args.output_dir is not None:
                 base = args.output_dir / recording.name
-                _write(found, model, recording.path, base, args.overwrite)
+                kept += _write(found, model, recording.path, base, args.overwrite)
         except SpeechJepaError as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {as_line(str(error))}", file=sys.stderr)
             continue
-        print(
-            f"{recording.path}\t{found.seconds:.2f}\t{found.score:.4f}\t{found.peak:.4f}\t{found.peak_time:.2f}"
-        )
+        figures = f"{found.seconds:.2f}\t{found.score:.4f}\t{found.peak:.4f}\t{found.peak_time:.2f}"
+        print(f"{as_line(str(recording.path))}\t{figures}")
+    tell_kept(kept)
     if failed:
         print(f"files that could not be heard: {failed}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _write(found: Surprise, model: SpeechModel, path: Path, base: Path, overwrite: bool) -> None:
+def _write(
+    found: Surprise, model: SpeechModel, path: Path, base: Path, overwrite: bool
+) -> list[Path]:
+    """Write the curve and its plot; return which of them were there already and stay."""
     from speechjepa.audio.files import read_audio
-    from speechjepa.errors import DataError
     from speechjepa.inference.surprise_plot import envelope, surprise_svg
 
     table, plot = (base.with_name(base.name + suffix) for suffix in (".tsv", ".svg"))
-    for target in (table, plot):
-        if target.exists() and not overwrite:
-            raise DataError("is there already; --overwrite replaces it", path=target)
+    kept = [] if overwrite else [target for target in (table, plot) if target.exists()]
     base.parent.mkdir(parents=True, exist_ok=True)
-    rows = [f"{t:.3f}\t{e:.6f}" for t, e in zip(found.times, found.error, strict=True)]
-    table.write_text("\n".join(["seconds\terror", *rows]) + "\n", encoding="utf-8")
-    loudness = envelope(read_audio(path, sample_rate=model.sample_rate))
-    plot.write_text(surprise_svg(found, path.name, loudness), encoding="utf-8")
+    if table not in kept:
+        rows = [f"{t:.3f}\t{e:.6f}" for t, e in zip(found.times, found.error, strict=True)]
+        table.write_text("\n".join(["seconds\terror", *rows]) + "\n", encoding="utf-8")
+    if plot not in kept:
+        loudness = envelope(read_audio(path, sample_rate=model.sample_rate))
+        plot.write_text(surprise_svg(found, path.name, loudness), encoding="utf-8")
+    return kept

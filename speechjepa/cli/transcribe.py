@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from time import perf_counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechjepa.cli import live
-from speechjepa.errors import AudioError, ConfigError
+from speechjepa.cli.transcribe_progress import Tally, progress_bar, tell
+from speechjepa.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
-    from speechjepa.inference.transcribe_files import Outcome, Recording
+    from speechjepa.inference.transcribe_files import Outcome
 
 _DESCRIPTION = (
     "Transcribe audio or video files of any length. Without -o, the transcript goes to stdout."
@@ -164,11 +164,19 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_AS_THEY_ARE = (
+    *("language", "decoder", "hotword_score", "n_best", "character_timestamps"),
+    *("vad", "window_seconds", "overlap_seconds", "second_pass"),
+)
+"""Flags that `transcribe_files` takes under the same name."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Transcribe what the arguments name; the exit status is as `--help` says."""
     from speechjepa.inference.decoding import read_hotwords
     from speechjepa.inference.model import load
-    from speechjepa.inference.transcribe_files import find_recordings, transcribe_files
+    from speechjepa.inference.output_folder import prepare_folder
+    from speechjepa.inference.transcribe_files import Outcome, find_recordings, transcribe_files
     from speechjepa.inference.writers import parse_formats
 
     if live.is_wanted(args):
@@ -177,21 +185,28 @@ def run(args: argparse.Namespace) -> int:
     if "-" in args.inputs:
         raise ConfigError("- is standard input, which is heard as it comes: give --stream too")
     formats = parse_formats(args.output_format)
-    is_alone = len(find_recordings(args.inputs)) == 1
+    recordings = find_recordings(args.inputs)
+    is_alone = len(recordings) == 1
     if args.output_dir is None and (len(formats) > 1 or not (is_alone or formats[0] in _LINES)):
-        print(
-            "error: several formats, or srt, vtt or tsv of several files, need a folder to go to: "
-            "give -o OUT",
-            file=sys.stderr,
+        raise ConfigError(
+            "several formats, or srt, vtt or tsv of several files, need a folder to go to: give "
+            "-o OUT"
         )
-        return 2
+    if all(recording.problem is not None for recording in recordings):
+        for recording in recordings:
+            tell(Outcome(path=recording.path, status="failed", message=recording.problem or ""))
+        raise ConfigError("there is nothing to transcribe")
+    options = {name: getattr(args, name) for name in _AS_THEY_ARE}
+    options |= {"language_model": args.lm, "hotwords": read_hotwords(args.hotwords)}
+    if args.output_dir is not None:
+        prepare_folder(Path(args.output_dir), "transcripts")
     device = _device(args.device)
     model = _load(args, device)
     # A lone transcript is printed line by line, as it becomes final.
     as_it_comes = args.output_dir is None and is_alone and formats == ("txt",)
     has_words = args.word_timestamps or args.character_timestamps
-    num_failed = num_done = 0
-    with _progress() as (on_start, on_progress, on_end):
+    tally = Tally()
+    with progress_bar() as (on_start, on_progress, on_end):
         outcomes = transcribe_files(
             model,
             args.inputs,
@@ -201,36 +216,24 @@ def run(args: argparse.Namespace) -> int:
             on_start=on_start,
             on_progress=on_progress,
             on_segment=_print_segment if as_it_comes else None,
-            language=args.language,
             word_timestamps=has_words,
-            character_timestamps=args.character_timestamps,
-            decoder=args.decoder,
-            language_model=args.lm,
-            hotwords=read_hotwords(args.hotwords),
-            hotword_score=args.hotword_score,
-            n_best=args.n_best,
-            vad=args.vad,
-            window_seconds=args.window_seconds,
-            overlap_seconds=args.overlap_seconds,
-            second_pass=args.second_pass,
             batch_size=args.batch_size or (1 if device == "cpu" else 8),
+            **options,
         )
         try:
             for outcome in outcomes:
                 on_end(outcome)
-                num_failed += outcome.status == "failed"
-                num_done += outcome.status == "done"
+                tally.add(outcome)
                 if args.output_dir is None and outcome.result is not None and not as_it_comes:
                     print(_for_stdout(outcome, formats[0], has_words, is_alone))
         except KeyboardInterrupt:
             print(
-                f"stopped after {num_done} files; the same command goes on with the others",
+                f"stopped after {tally.done} files; the same command goes on with the others",
                 file=sys.stderr,
             )
             return 130
-    if num_failed:
-        print(f"files that could not be transcribed: {num_failed}", file=sys.stderr)
-    return 1 if num_failed else 0
+    tally.tell(args.output_dir)
+    return 1 if tally.failed else 0
 
 
 def _load(args: argparse.Namespace, device: str) -> SpeechModel:
@@ -298,79 +301,3 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
     parse.__name__ = "number above 0"
     return parse
-
-
-_Events = tuple[
-    Callable[["Recording", int, int], None], Callable[[float], None], Callable[["Outcome"], None]
-]
-
-
-@contextmanager
-def _progress() -> Iterator[_Events]:
-    """Yield what to call when a file starts, goes on and ends: a bar on a terminal, and messages.
-
-    Without a terminal only files that failed, were skipped or left alone are told.
-    """
-    if not sys.stderr.isatty():
-        yield (lambda *_: None), (lambda _: None), _tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from speechjepa.audio.files import probe_audio
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[done]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    # Transcripts must reach stdout, not the console that the bar is on.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("", done="", rate="")
-        started = perf_counter()
-
-        def on_start(recording: Recording, number: int, num_files: int) -> None:
-            nonlocal started
-            started = perf_counter()
-            try:
-                total = probe_audio(recording.path).duration
-            except AudioError:  # told when it is read
-                total = None
-            description = f"{number}/{num_files} {recording.path.name}"
-            progress.reset(task, total=total, description=description, done="", rate="")
-
-        def on_progress(seconds: float) -> None:
-            rate = seconds / max(1e-6, perf_counter() - started)
-            progress.update(
-                task, completed=seconds, done=_minutes(seconds), rate=f"{rate:.0f} x real time"
-            )
-
-        def on_end(outcome: Outcome) -> None:
-            _tell(outcome)
-            if outcome.result is not None:
-                duration = outcome.result["duration"]
-                rate = duration / max(1e-6, outcome.seconds)
-                print(
-                    f"{outcome.path}: {_minutes(duration)} of audio at {rate:.0f} x real time",
-                    file=sys.stderr,
-                )
-
-        yield on_start, on_progress, on_end
-
-
-def _tell(outcome: Outcome) -> None:
-    from speechjepa.data.readers.common import as_line
-
-    path = as_line(str(outcome.path))
-    if outcome.status == "failed":
-        print(f"error: {path}: {outcome.message}", file=sys.stderr)
-    elif outcome.message:
-        print(f"{path}: {outcome.message}", file=sys.stderr)
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

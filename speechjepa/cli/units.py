@@ -67,7 +67,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="write recordings in units",
         description="Write each recording as units, each once with how many frames it lasts. "
         "Without -o, one line of JSON per recording goes to stdout.",
-        epilog="Exit status: 0 when every file was heard, 1 when one could not be.",
+        epilog="Exit status: 0 when every file was heard (or is there already), 1 when one could "
+        "not be.",
     )
     apply.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or folders of it")
     apply.add_argument("--units", type=Path, required=True, metavar="U", help="from `units fit`")
@@ -102,12 +103,14 @@ def _fit(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import DataError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.units import fit
     from speechjepa.progress import audio_bar
     from speechjepa.units.kmeans import SETTINGS_FILE
 
     if (args.output / SETTINGS_FILE).exists() and not args.overwrite:
         raise DataError("holds units already; --overwrite replaces them", path=args.output)
+    prepare_folder(args.output, "units")
     model = load(args.model)
     default = round(2 / 3 * model.encoder.num_layers)
     layer = default if args.layer is None else _layer(args.layer)
@@ -150,17 +153,22 @@ def _apply(args: argparse.Namespace) -> int:
     import torch
 
     from speechjepa.audio.files import read_audio
+    from speechjepa.data.readers.common import as_line
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder, tell_kept
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import UnitSequence, check_encoder, check_layer, encode_units
     from speechjepa.units.kmeans import load_units
 
+    if args.output_dir is not None:
+        prepare_folder(args.output_dir, "units")
     units = load_units(args.units)
     model = load(args.model)
     check_encoder(model, units)
     check_layer(model, units.layer)
     failed = 0
+    kept: list[Path] = []
     for recording in find_recordings(args.inputs):
         try:
             if recording.problem is not None:
@@ -170,13 +178,15 @@ def _apply(args: argparse.Namespace) -> int:
                 name = f"{recording.name.name}.{args.output_format}"
                 target = args.output_dir / recording.name.with_name(name)
                 if target.exists() and not args.overwrite:
-                    raise DataError("is there already; --overwrite replaces it", path=target)
+                    kept.append(target)
+                    continue
             waveform = torch.from_numpy(read_audio(recording.path, sample_rate=model.sample_rate))
             found = UnitSequence.of(encode_units(model, units, waveform), units.frame_seconds)
             _write(found, units.checksum, recording.path, target, args.output_format)
         except SpeechJepaError as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {as_line(str(error))}", file=sys.stderr)
+    tell_kept(kept)
     if failed:
         print(f"files that could not be heard: {failed}", file=sys.stderr)
     return 1 if failed else 0

@@ -36,7 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="speak recordings, or units, in a voice",
         description="Write what each file says as a wav in another voice. A .json file is taken "
         "for units, as `units apply` writes them, and its durations as the pace.",
-        epilog="Exit status: 0 when every file was spoken, 1 when one could not be.",
+        epilog="Exit status: 0 when every file was spoken (or is there already), 1 when one could "
+        "not be.",
     )
     speak.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or units (.json)")
     speak.add_argument("--voice", type=Path, required=True, metavar="V", help="from `voice fit`")
@@ -105,6 +106,7 @@ def _fit(args: argparse.Namespace) -> int:
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import DataError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.inference.voice import SETTINGS_FILE
     from speechjepa.progress import audio_bar
     from speechjepa.training.vocoder import VocoderTraining
@@ -113,6 +115,7 @@ def _fit(args: argparse.Namespace) -> int:
 
     if (args.output / SETTINGS_FILE).exists() and not args.overwrite:
         raise DataError("holds a voice already; --overwrite replaces it", path=args.output)
+    prepare_folder(args.output, "a voice")
     training = VocoderTraining(minutes=args.minutes, seed=args.seed)
     units, model = load_units(args.units), load(args.model)
     found = [
@@ -136,12 +139,15 @@ def _fit(args: argparse.Namespace) -> int:
 
 def _speak(args: argparse.Namespace) -> int:
     from speechjepa.audio.files import write_wav
+    from speechjepa.data.readers.common import as_line
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
+    from speechjepa.inference.output_folder import prepare_folder, tell_kept
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import check_encoder
     from speechjepa.inference.voice import load_voice
 
+    prepare_folder(args.output_dir, "speech")
     voice = load_voice(args.voice)
     recordings = find_recordings(args.inputs)
     model = None
@@ -149,22 +155,25 @@ def _speak(args: argparse.Namespace) -> int:
         model = load(args.model)
         check_encoder(model, voice.units)
     failed = 0
+    kept: list[Path] = []
     for recording in recordings:
         target = args.output_dir / recording.name.with_name(_stem(recording.name) + ".wav")
         try:
             if recording.problem is not None:
                 raise DataError(recording.problem, path=recording.path)
             if target.exists() and not args.overwrite:
-                raise DataError("is there already; --overwrite replaces it", path=target)
+                kept.append(target)
+                continue
             units, durations = _units_of(recording.path, voice, model)
             speech = voice.speak(units, None if args.own_pace else durations)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_wav(target, speech, voice.sample_rate)
         except SpeechJepaError as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {as_line(str(error))}", file=sys.stderr)
             continue
-        print(f"{target}\t{len(speech) / voice.sample_rate:.2f} s")
+        print(f"{as_line(str(target))}\t{len(speech) / voice.sample_rate:.2f} s")
+    tell_kept(kept)
     if failed:
         print(f"files that could not be spoken: {failed}", file=sys.stderr)
     return 1 if failed else 0

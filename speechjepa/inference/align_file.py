@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Protocol
@@ -17,8 +20,13 @@ from speechjepa.inference.transcribe import TranscribeConfig, TranscriptionModel
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.text.vocabulary import Vocabulary
 
+logger = logging.getLogger(__name__)
+
 MAX_CELLS = 2_000_000_000
 """Frames times states of the lattice: a byte each while it is computed."""
+
+UNLIKELY = 0.05
+"""A mean score below this makes it doubtful that the text is that of the recording."""
 
 
 class AlignmentModel(TranscriptionModel, Protocol):
@@ -29,15 +37,23 @@ class AlignmentModel(TranscriptionModel, Protocol):
 
 
 def align_file(
-    model: AlignmentModel, path: str | PathLike[str], text: str, **options: Any
+    model: AlignmentModel,
+    path: str | PathLike[str],
+    text: str,
+    *,
+    text_name: str | PathLike[str] = "the text",
+    **options: Any,
 ) -> dict[str, Any]:
     """Align a transcript with its recording.
+
+    Characters that the model cannot write, and a text that is hardly heard, are told on the log.
 
     Args:
         model: A fine-tuned model.
         path: Audio of any length.
         text: What is said in it, from beginning to end; every line becomes a segment. Characters
             that the model does not know take no time.
+        text_name: What messages call the text, such as its file.
         **options: Fields of `TranscribeConfig`; those of windows and batches are used.
 
     Returns:
@@ -53,8 +69,11 @@ def align_file(
     words = [word for line in lines for word in line]
     known = [_known(word, model.vocabulary, model.text_config) for word in words]
     spoken = " ".join(filter(None, known))
+    if not words:
+        raise DataError("is empty: it must hold what is said in the recording", path=text_name)
     if not spoken:
-        raise DataError("holds no word that the model can write", path="the text")
+        raise DataError("holds no word that the model can write", path=text_name)
+    _tell_unknown(words, known, model, text_name)
     blocks = stream_audio(path, sample_rate=model.sample_rate)
     # Speech that a detector misses would have no place for its words.
     config = TranscribeConfig(**{**options, "vad": "none"})
@@ -70,6 +89,7 @@ def align_file(
             f"({frames_needed(token_ids)} frames) cannot be said. Is it the right text?",
             path=path,
         )
+    _tell_unlikely(found, path, text_name)
     placed = _place(words, known, found)
     segments: list[dict[str, Any]] = []
     for line in lines:
@@ -86,6 +106,45 @@ def align_file(
 def _known(word: str, vocabulary: Vocabulary, config: TextConfig) -> str:
     """Return the characters of a word that the model can write."""
     return "".join(c for c in normalize_text(word, config) if c != " " and c in vocabulary)
+
+
+def _tell_unknown(
+    words: Sequence[str],
+    known: Sequence[str],
+    model: AlignmentModel,
+    text_name: str | PathLike[str],
+) -> None:
+    """Say which characters the model cannot write, and how many words have no other."""
+    written = [normalize_text(word, model.text_config).replace(" ", "") for word in words]
+    counts = Counter(c for c in "".join(written) if c not in model.vocabulary)
+    if not counts:
+        return
+    shown = ", ".join(f"{character!r} ({count})" for character, count in counts.most_common(20))
+    more = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
+    num_words = sum(bool(text) and not left for text, left in zip(written, known, strict=True))
+    logger.warning(
+        "%s: the model cannot write %s%s, which take no time; words that hold nothing else: %d "
+        "of %d",
+        text_name,
+        shown,
+        more,
+        num_words,
+        len(words),
+    )
+
+
+def _tell_unlikely(
+    found: Sequence[WordSpan], path: str | PathLike[str], text_name: str | PathLike[str]
+) -> None:
+    letters = [len(span.word) for span in found]
+    mean = sum(n * span.score for n, span in zip(letters, found, strict=True)) / sum(letters)
+    if mean < UNLIKELY:
+        logger.warning(
+            "%s is hardly heard in %s (mean score %.3f): do they belong together?",
+            text_name,
+            path,
+            mean,
+        )
 
 
 def _place(words: list[str], known: list[str], found: list[WordSpan]) -> list[WordSpan]:

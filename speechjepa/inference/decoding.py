@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from speechjepa.data.readers.text_files import read_text
-from speechjepa.errors import ConfigError, ModelError
+from speechjepa.errors import ConfigError, DataError, ModelError
 from speechjepa.inference.search import BeamConfig, BeamSearch, Hypothesis, greedy_decode
 from speechjepa.text.ngram import read_arpa_words
 from speechjepa.text.vocabulary import Vocabulary
@@ -152,9 +152,11 @@ def read_hotwords(text: str) -> tuple[str, ...]:
     """Return the words of "a,b c", or of the lines of a file that is named so.
 
     Raises:
-        DataError: The file cannot be read, or is not UTF-8.
+        DataError: There is no such file, it cannot be read, or is not UTF-8.
     """
-    path = Path(text)
+    path = Path(text.strip())
     is_file = len(text) < 200 and path.suffix == ".txt" and path.is_file()
+    if not is_file and (path.suffix == ".txt" or ("/" in text and "," not in text)):
+        raise DataError("there is no such .txt file of hotwords", path=path)
     parts = read_text(path).splitlines() if is_file else text.split(",")
     return tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))

@@ -200,6 +200,7 @@ class SpeechModel:
             "path": None if bundle.path is None else str(bundle.path),
             "encoder": to_dict(bundle.encoder.config),
             "parameters": num_parameters(bundle.ctc or bundle.encoder),
+            "encoder_frame_seconds": self.hop / self.sample_rate,
             "frame_seconds": self.frame_seconds,
             "head": None if bundle.ctc is None else "ctc",
             "translates": self._translates(),
@@ -293,19 +294,29 @@ def load(
     Raises:
         ModelError: There is no readable bundle, no such device, or no such language.
     """
-    path = Path(path)
+    given, path = str(path), Path(path)  # a Path forgets the "./" that says it is no name
     if path == Path("shipped") and not path.exists():
         path = shipped_encoder()
-    elif not path.exists() and is_hub_name(path):
-        path = fetch_published(str(path), language)
+    elif not path.exists() and is_hub_name(given):
+        path = fetch_published(given, language)
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"the device {str(device)!r} cannot be used: {reason}") from error
-    if not (path / "config.json").exists():
-        for stage in ("self_training", "finetune", "translate", "pretrain"):
-            if (path / stage / "bundle" / "config.json").exists():
-                path = path / stage / "bundle"
-                break
-    return SpeechModel(load_bundle(path, language), device, compute_type)
+    return SpeechModel(load_bundle(_bundle_of(path), language), device, compute_type)
+
+
+def _bundle_of(path: Path) -> Path:
+    """Return the newest bundle of a run's folder, and anything else as it is."""
+    if (path / "config.json").exists():
+        return path
+    for stage in ("self_training", "finetune", "translate", "pretrain"):
+        if (path / stage / "bundle" / "config.json").exists():
+            return path / stage / "bundle"
+    if any((path / name).is_file() for name in ("recipe.yaml", "state.json")):
+        raise ModelError(
+            f"{path}: this run has no finished model yet; the same `speechjepa run` command as "
+            "before goes on with it"
+        )
+    return path

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from speechjepa.data.readers.common import as_line
 from speechjepa.errors import ConfigError
 
 
@@ -24,12 +26,36 @@ def prepare_folder(folder: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        reason = "this is a file" if folder.is_file() else error.strerror
         raise ConfigError(
-            f"{folder}: {what} cannot be written there: {error.strerror}; give another folder"
+            f"{folder}: {what} cannot be written there: {reason}; give another folder"
         ) from error
+
+
+def prepare_outputs(outputs: Sequence[Path], what: str) -> None:
+    """Prepare the folder of files that are to be written side by side.
+
+    Raises:
+        ConfigError: They cannot be written.
+    """
+    problem = folder_in_the_way(outputs)
+    if problem is not None:
+        raise ConfigError(f"{problem}; give another name")
+    prepare_folder(outputs[0].parent, what)
 
 
 def folder_in_the_way(outputs: Sequence[Path]) -> str | None:
     """Return what is wrong where one of the files to be written is a folder; None if none is."""
     folders = [str(output) for output in outputs if output.is_dir()]
     return f"a folder is where {', '.join(folders)} should be written" if folders else None
+
+
+def tell_kept(kept: Sequence[Path]) -> None:
+    """Say once, on stderr, which files were there already and stay as they are."""
+    if kept:
+        many = "file is" if len(kept) == 1 else "files are"
+        print(
+            f"{len(kept)} {many} there already and left alone, the first {as_line(str(kept[0]))}; "
+            "--overwrite replaces what is there",
+            file=sys.stderr,
+        )

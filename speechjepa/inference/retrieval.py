@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from speechjepa.errors import ModelError
 from speechjepa.models.encoder import EncoderOutput
+from speechjepa.nn.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
@@ -109,7 +110,7 @@ class Retrieval:
             "mean": self.mean.contiguous(),
             "projection": self.projection.contiguous(),
         }
-        save_file(tensors, folder / "model.safetensors")
+        save_tensors(tensors, folder / "model.safetensors")
         entry = {"layer": self.layer, "known": [vars(known) for known in self.known]}
         text = json.dumps(entry, ensure_ascii=False)
         (folder / "known.json").write_text(text + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from speechjepa.audio.features import LogMel
@@ -20,6 +20,7 @@ from speechjepa.audio.pitch import track_pitch
 from speechjepa.errors import DataError, ModelError
 from speechjepa.inference.unit_costs import UNIT, UnitCosts
 from speechjepa.inference.unit_pace import Pace
+from speechjepa.nn.tensor_files import save_tensors
 
 AUDIO_FILE = "recordings.flac"
 INDEX_FILE = "recordings.safetensors"
@@ -134,7 +135,7 @@ class RecordedUnits:
         audio, table = (folder / (name + ".partial") for name in (AUDIO_FILE, INDEX_FILE))
         with open(audio, "wb") as handle:
             soundfile.write(handle, self.audio, SAMPLE_RATE, "PCM_16", format="FLAC")
-        save_file({name: tensor.contiguous() for name, tensor in index.items()}, table)
+        save_tensors({name: tensor.contiguous() for name, tensor in index.items()}, table)
         os.replace(audio, folder / AUDIO_FILE)
         os.replace(table, folder / INDEX_FILE)
 

@@ -20,7 +20,7 @@ from speechjepa.errors import AudioError, DataError, ModelError
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.models.encoder import EncoderOutput
 from speechjepa.models.language_classifier import LanguageClassifier, pool_features
-from speechjepa.text.languages import match_language, nearest_languages
+from speechjepa.text.languages import is_known, match_language, nearest_languages
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,12 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
     Args:
         language: A code such as `sw`, `swh_Latn` or `sw-KE`, or an English name; None or "auto" =
             the model's only one, if so.
-        known: The model's languages; empty = the model does not say, and any code is taken.
+        known: The model's languages; empty = the model does not say, and any that there is is
+            taken.
 
     Raises:
-        ModelError: The model was not trained on this language, or cannot say which it is.
+        ModelError: The model was not trained on this language, or cannot say which it is; or there
+            is no such language.
     """
     if language is None:
         return known[0] if len(known) == 1 else None
@@ -80,7 +82,12 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
             return known[0]
         raise ModelError(_cannot_tell(known))
     if not known:
-        return language
+        if is_known(language):
+            return language
+        raise ModelError(
+            f"{language!r} is neither the code of a language (ISO 639, such as sw or mdw) nor the "
+            "English name of one; x-NAME is for a language without a code"
+        )
     found = match_language(language, known)
     if found is not None:
         return found

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from speechjepa.config import from_dict, to_dict
@@ -26,6 +26,7 @@ from speechjepa.models.pretraining import (
 )
 from speechjepa.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
+from speechjepa.nn.tensor_files import save_tensors
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 
@@ -151,7 +152,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, weights)
+    save_tensors(tensors, weights)
     settings = folder / (CONFIG_FILE + ".partial")
     settings.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(weights, folder / WEIGHTS_FILE)
@@ -240,7 +241,8 @@ def _parse_config(folder: Path) -> Any:
         what = "this is a file" if folder.exists() else "there is no such folder"
         raise ModelError(
             f"{folder}: {what}; a model is a folder with {CONFIG_FILE}, or a checkpoint of fairseq "
-            f"or torchaudio ({', '.join(CHECKPOINT_SUFFIXES)})"
+            f"or torchaudio ({', '.join(CHECKPOINT_SUFFIXES)}). `make quickstart` makes "
+            "runs/quickstart, and the name `shipped` is the model that comes with the package"
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -134,7 +134,8 @@ def _load(path: Path) -> Any:
                 "`torch.save(torch.load(FILE, weights_only=False)['model'], 'weights.pt')`"
             ) from error
         raise ModelError(
-            f"{path}: is damaged, or holds more than tensors: {_reason(error)}"
+            f"{path}: is damaged, or holds more than tensors; copy or download it again "
+            f"(torch says: {_reason(error)})"
         ) from error
 
 

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 from speechjepa.errors import ModelError
+from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.published import adapter_languages, find_language
 
 
 def is_hub_name(source: str | Path) -> bool:
     """Say whether this is OWNER/NAME and no path of this machine, nor a mistyped one."""
     text = str(source)
+    if text.startswith("runs/") or text.endswith(CHECKPOINT_SUFFIXES):
+        return False  # a run that was never made, or was made elsewhere; a file
     owner = Path(text.partition("/")[0])
     is_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
     return is_name and not owner.exists()

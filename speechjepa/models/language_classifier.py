@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from speechjepa.errors import ModelError
+from speechjepa.nn.tensor_files import save_tensors
 
 LANGUAGE_FILE = "language.safetensors"
 
@@ -58,7 +58,7 @@ class LanguageClassifier:
         """Write `language.safetensors` into a bundle's folder."""
         path, partial = folder / LANGUAGE_FILE, folder / f"{LANGUAGE_FILE}.partial"
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        save_file(tensors, partial, metadata={"languages": json.dumps(self.languages)})
+        save_tensors(tensors, partial, metadata={"languages": json.dumps(self.languages)})
         os.replace(partial, path)
         return path
 

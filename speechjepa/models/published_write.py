@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from speechjepa.errors import DataError, ModelError
@@ -15,6 +14,7 @@ from speechjepa.models.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.published import FAMILIES, SIZES, published_name
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
+from speechjepa.nn.tensor_files import save_tensors
 from speechjepa.text.vocabulary import BLANK, WORD_BOUNDARY
 
 
@@ -52,7 +52,7 @@ def write_published(bundle: Bundle, folder: str | Path) -> Path:
     if bundle.ctc is not None:
         settings |= _write_head(bundle, bundle.ctc, tensors, folder)
     settings["architectures"] = [_ARCHITECTURES[family] + ("Model" if not prefix else "ForCTC")]
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     _write_json(folder / CONFIG_FILE, settings)
     _write_json(
         folder / "preprocessor_config.json",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from speechjepa.config import from_dict
 from speechjepa.errors import ConfigError, ModelError, SpeechJepaError
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.speech_to_units import Translator, TranslatorConfig, build_translator
+from speechjepa.nn.tensor_files import save_tensors
 from speechjepa.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -56,7 +57,7 @@ def save_translator(translator: Translator, files: TranslatorFiles, bundle: Path
         entry[name] = None if entry[name] is None else entry[name].to_list()
     tensors = {k: t.detach().cpu().contiguous() for k, t in translator.state_dict().items()}
     weights = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, weights)
+    save_tensors(tensors, weights)
     settings = folder / (CONFIG_FILE + ".partial")
     settings.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(weights, folder / WEIGHTS_FILE)

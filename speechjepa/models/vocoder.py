@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from speechjepa.config import from_dict, to_dict
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.models.encoder import require_at_least
 from speechjepa.nn.source_filter import OVERHANG, SourceFilter, pulse_train
+from speechjepa.nn.tensor_files import save_tensors
 
 CONFIG_FILE = "vocoder.json"
 WEIGHTS_FILE = "vocoder.safetensors"
@@ -209,7 +210,7 @@ def save_vocoder(vocoder: UnitVocoder, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu() for name, tensor in vocoder.state_dict().items()}
     partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     settings = folder / (CONFIG_FILE + ".partial")
     settings.write_text(json.dumps(to_dict(vocoder.config), indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / WEIGHTS_FILE)

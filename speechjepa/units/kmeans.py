@@ -11,10 +11,11 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from speechjepa.errors import ConfigError, DataError, ModelError
+from speechjepa.nn.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
 SETTINGS_FILE = "units.json"
@@ -121,7 +122,7 @@ class Units:
             "distance": self.distance,
         }
         partial = folder / (CENTROIDS_FILE + ".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
         settings = folder / (SETTINGS_FILE + ".partial")
         settings.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, folder / CENTROIDS_FILE)

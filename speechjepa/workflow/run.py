@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from speechjepa.errors import ConfigError, DataError, SpeechJepaError
+from speechjepa.inference.output_folder import prepare_folder
 from speechjepa.workflow.record import write_json
 
 logger = logging.getLogger(__name__)
@@ -100,13 +101,13 @@ def run_stages(
     Raises:
         StoppedRun: Ctrl-C; calling again with the same stages continues.
         ConfigError: `redo` names no stage, another process is using the folder, or it holds
-            files of the user's.
+            files of the user's, or nothing can be written to it.
     """
     names = [stage.name for stage in stages]
     for name in redo:
         if name not in names:
             raise ConfigError(f"there is no stage '{name}' to redo; there are: {', '.join(names)}")
-    run_dir.mkdir(parents=True, exist_ok=True)
+    prepare_folder(run_dir, "a run")
     if _is_helper():
         # Lightning started this process with the same command, to take part in one stage.
         _join_stage(stages, load_state(run_dir))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from speechjepa.cli.main import main
 from speechjepa.models.bundle import load_bundle
 from tests.models.test_published import published, stored
@@ -92,10 +94,29 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     from speechjepa.models.hub import is_hub_name
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
     assert is_hub_name("facebook/mms-1b-all")
-    for path in ("runs/quickstrat", "model", "a/b/c", "../model", "~/model", "/model", "./a/b"):
+    (tmp_path / "mine").mkdir()
+    for path in ("mine/model", "model", "a/b/c", "../model", "~/model", "/model", "./a/b"):
         assert not is_hub_name(path), path
+    for path in ("runs/quickstart", "runs/quickstart/", "./a/b", "my/a.pt"):  # there are none of it
+        assert not is_hub_name(path), path
+
+
+@pytest.mark.parametrize("model", ["runs/quickstart", "./owner/name"])
+def test_a_run_that_was_never_made_asks_no_network(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    assert main(["info", model]) == 2
+    said = capsys.readouterr().err
+    assert "there is no such folder" in said and "`make quickstart`" in said and "`shipped`" in said
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "state.json"])
+def test_an_unfinished_run_says_that_it_can_go_on(name, tmp_path, capsys):
+    (tmp_path / name).write_text("{}")
+    assert main(["info", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: this run has no finished model yet; the same `speechjepa run`" in said
 
 
 def test_a_model_may_be_named_as_on_the_hub(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -131,6 +133,36 @@ def test_messages_go_to_stderr_and_results_to_stdout(
     assert "details" not in captured.err
     assert cli.main(["recipes", "--verbose"]) == 0
     assert "details" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_letters_that_the_locale_lacks_are_written_as_utf8(locale: dict[str, str]) -> None:
+    code = (
+        "import sys\n"
+        "from speechjepa.cli import main, run\n"
+        r"run.run = lambda _: print('\u014b\u0254\udce9') or print('\u014b', file=sys.stderr) or 0"
+        "\nmain.main(['recipes'])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, env=environment | locale
+    )
+    assert done.stdout.decode("utf-8").splitlines() == ["\u014b\u0254\\udce9"]
+    assert done.stderr.decode("utf-8").splitlines() == ["\u014b"]
+
+
+def test_a_stream_that_has_no_encoding_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_command, "run", lambda _: print("result") or 0)
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["recipes"]) == 0
+    assert out.getvalue() == "result\n"
 
 
 def test_recipes_are_listed_with_their_last_result(

@@ -95,5 +95,14 @@ def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys)
     assert (out / "0.svg").exists()
     curve = (out / "0.tsv").read_text().splitlines()
     assert curve[0] == "seconds\terror" and len(curve) > 40
-    assert main(arguments[:2] + arguments[3:]) == 1
-    assert "--overwrite replaces it" in capsys.readouterr().err
+    bad.unlink()
+    (out / "1.svg").unlink()
+    (out / "0.tsv").write_text("mine")
+    assert main(arguments[:2] + arguments[3:]) == 0  # the table is complete, the curves stay
+    again, told = capsys.readouterr()
+    assert again == said
+    assert told == (
+        f"11 files are there already and left alone, the first {out}/0.tsv; "
+        "--overwrite replaces what is there\n"
+    )
+    assert (out / "1.svg").exists() and (out / "0.tsv").read_text() == "mine"

@@ -6,6 +6,8 @@ import pytest
 
 import speechjepa.inference.model
 from speechjepa.cli import transcribe
+from speechjepa.cli.main import main
+from speechjepa.data.readers import read_corpus
 from speechjepa.errors import ConfigError
 from tests.tone_model import ToneModel, synthesize, write
 
@@ -67,7 +69,29 @@ def test_every_format_is_written(run, recording, tmp_path, capsys):
     ]
     made = json.loads((tmp_path / "out" / "a.json").read_text())
     assert [word["word"] for word in made["segments"][0]["words"]] == ["abc", "de"]
-    assert capsys.readouterr() == ("", ""), "quiet when stderr is not a terminal"
+    assert capsys.readouterr() == ("", f"1 transcript in {tmp_path}/out/\n")
+
+
+def test_the_end_says_how_many_transcripts_are_where(run, recording, tmp_path, capsys):
+    other = write(tmp_path / "b.wav", synthesize("gh"))
+    out = f"{tmp_path}/out/"
+    assert run(recording, other, "none.wav", "-o", out) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"2 transcripts in {out}",
+        "files that could not be transcribed: 1",
+    ]
+    assert run(recording, other, "-o", out) == 0  # both are there already
+    assert "transcripts in" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["txt", "eaf", "TextGrid", "srt"])
+def test_transcripts_that_would_become_labels_are_told(run, recording, tmp_path, capsys, suffix):
+    run(tmp_path, "-o", tmp_path / "out", "-f", suffix)
+    assert "warning" not in capsys.readouterr().err
+    run(tmp_path, "-o", tmp_path, "-f", suffix)
+    told = "warning: transcripts lie beside their recordings (1): the next `check` or `run` of"
+    labelled = [u for u in read_corpus(tmp_path) if u.text]
+    assert (told in capsys.readouterr().err) == bool(labelled) == (suffix != "srt")
 
 
 def test_characters_are_timed_in_json(run, recording, capsys):
@@ -143,9 +167,34 @@ def test_an_elan_document_on_stdout_names_its_recording(run, recording, capsys):
     assert f'RELATIVE_MEDIA_URL="./{recording.name}"' in capsys.readouterr().out
 
 
-def test_several_formats_need_a_folder(run, recording, capsys):
-    assert run(recording, "-f", "all") == 2
-    assert "give -o OUT" in capsys.readouterr().err
+def test_several_formats_need_a_folder(run, recording):
+    with pytest.raises(ConfigError, match="give -o OUT"):
+        run(recording, "-f", "all")
+
+
+@pytest.mark.parametrize("flags", [(), ("-f", "json"), ("-o", "out")])
+def test_where_nothing_can_be_tried_no_model_is_loaded_and_the_status_is_2(
+    tmp_path, monkeypatch, capsys, flags
+):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noaudio").mkdir()
+    assert main(["transcribe", "nosuch.wav", "noaudio", "--model", "m", *flags]) == 2
+    told = capsys.readouterr().err
+    assert "error: nosuch.wav: there is no such file" in told
+    assert "error: noaudio: the folder holds no audio file" in told
+    assert told.endswith("error: there is nothing to transcribe\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [("--hotwords", "nosuch.txt"), ("-o", "a.wav")])
+def test_arguments_are_looked_at_before_the_model_is_loaded(
+    recording, tmp_path, monkeypatch, capsys, flags
+):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["transcribe", str(recording), "--model", "m", *flags]) == 2
+    assert f"error: {flags[1]}: " in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(run, recording, monkeypatch, capsys):

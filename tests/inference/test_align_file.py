@@ -45,6 +45,27 @@ def test_words_that_the_model_cannot_write_take_no_time(recording):
     assert words[3]["start"] == pytest.approx(18 * FRAME, abs=0.03)
 
 
+def test_what_the_model_cannot_write_is_told(recording, caplog):
+    align_file(Model(), recording, "ab — 42x c dd4", text_name="said.txt")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "said.txt: the model cannot write '4' (2), '2' (1), 'x' (1), which take no time; words "
+        "that hold nothing else: 1 of 5"
+    )
+    caplog.clear()
+    align_file(Model(), recording, "Ab, — c dd!")  # what normalisation leaves out is no loss
+    assert not caplog.records
+
+
+def test_a_text_that_is_hardly_heard_is_told(recording, caplog):
+    found = align_file(Model(), recording, "h g hh")
+    assert max(word["score"] for word in found["segments"][0]["words"]) < 0.05
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"the text is hardly heard in {recording} (mean score 0.000): do they belong together?"
+    )
+
+
 def test_what_cannot_be_aligned_says_why(recording, tmp_path):
     with pytest.raises(DataError, match="no word that the model can write"):
         align_file(Model(), recording, "42 —")
@@ -69,5 +90,8 @@ def test_the_command_writes_every_format_and_overwrites_nothing(
     assert len(list((tmp_path / "out").iterdir())) == 7
     assert main([*common, *out]) == 2
     assert "--overwrite replaces it" in capsys.readouterr().err
+    text.write_text(" \n")
+    assert main(common) == 2
+    assert f"error: {text}: is empty" in capsys.readouterr().err
     assert main(["align", str(recording), str(tmp_path / "no.txt"), "--model", "m"]) == 2
     assert "no.txt: there is no such file" in capsys.readouterr().err

@@ -87,11 +87,23 @@ def test_whole_words_are_counted():
     assert heard("the cat sat", ["the cat", "cat sat"]) == 2
 
 
+@pytest.mark.parametrize("name", ["nosuch.txt", "folder/nosuch", "names"])
+def test_a_file_of_hotwords_that_is_not_there_is_said(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name == "names":  # a word, although there is a folder of that name
+        (tmp_path / name).mkdir()
+        assert read_hotwords(name) == (name,)
+        return
+    with pytest.raises(DataError, match=f"{name}: there is no such .txt file of hotwords"):
+        read_hotwords(name)
+
+
 def test_hotwords_are_parted_by_commas_or_lines(tmp_path):
     assert read_hotwords(" a, b  c ,,a") == ("a", "b c")
     (tmp_path / "w.txt").write_text("kó\n\nb c\n", encoding="utf-8")
     assert read_hotwords(str(tmp_path / "w.txt")) == ("kó", "b c")
     assert read_hotwords("") == ()
+    assert read_hotwords("km/h,b") == ("km/h", "b")
     (tmp_path / "w.txt").write_bytes(b"k\xf3\n")
     with pytest.raises(DataError, match=r"w\.txt:1: .*not UTF-8"):
         read_hotwords(str(tmp_path / "w.txt"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import speechjepa
+from speechjepa.cli.info import describe
 from speechjepa.errors import ModelError
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
@@ -94,6 +95,15 @@ def test_info_is_json(tmp_path, config):
         assert info["parameters"] > 1000
         assert info["head"] == (None if bundle.ctc is None else "ctc")
     assert SpeechModel(bundle).info()["path"] is None
+
+
+def test_info_says_the_frames_of_encoder_and_head_and_lists_are_read_easily():
+    bundle = fine_tuned(upsample=2)
+    bundle.training = {"pretrain": {"languages": ["ar", "az"], "steps": 9}}
+    lines = describe(SpeechModel(bundle).info())
+    assert "frames      encoder 20 ms, output 10 ms" in lines
+    assert "pretrain    languages ar az, steps 9" in lines
+    assert "frames      encoder 20 ms" in describe(SpeechModel(pretrained()).info())
 
 
 def test_changing_what_info_returned_does_not_change_the_model():

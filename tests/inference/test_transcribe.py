@@ -214,11 +214,19 @@ def test_a_missing_file_is_an_audio_error(tmp_path):
         ("SW", ["sw", "en"], "sw"),
         ("sw-KE", ["sw", "en"], "sw"),
         ("azj", ["azj-script_latin"], "azj-script_latin"),
+        ("x-mine", [], "x-mine"),
+        ("Swahili", [], "Swahili"),
         ("fr", [], "fr"),
     ],
 )
 def test_language_codes_are_matched(language, known, expected):
     assert resolve_language(language, known) == expected
+
+
+@pytest.mark.parametrize("language", ["xyzzy", "zz", "no such tongue"])
+def test_what_is_no_language_is_refused_by_a_model_that_names_none(language):
+    with pytest.raises(ModelError, match=f"'{language}' is neither the code of a language"):
+        resolve_language(language, [])
 
 
 def test_a_language_that_the_model_does_not_know_is_never_taken_silently():

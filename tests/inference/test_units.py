@@ -139,6 +139,15 @@ def test_the_command_fits_and_applies(recordings, tmp_path, capsys) -> None:
     rows = (out / "0.tsv").read_text().splitlines()
     assert rows[0] == "unit\tstart\tend" and rows[-1].endswith("2.000")
     assert "none.wav" in capsys.readouterr().err
+    (out / "two\nlines.tsv").write_text("mine")
+    (recordings / "0.wav").rename(recordings / "two\nlines.wav")
+    assert main([*apply, str(recordings / "two\nlines.wav"), "-o", str(out), "-f", "tsv"]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"1 file is there already and left alone, the first {out}/two\\nlines.tsv"
+    )
+    assert told.count("\n") == 1 and (out / "two\nlines.tsv").read_text() == "mine"
+    one = str((recordings / "two\nlines.wav").rename(one))
     other = str(save_bundle(_model(seed=1).bundle, tmp_path / "other"))
     assert main(["units", "apply", one, "--units", units, "--model", other]) == 2
     assert "fitted with the encoder" in capsys.readouterr().err

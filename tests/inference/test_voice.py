@@ -305,6 +305,10 @@ def test_the_command_makes_a_voice_and_lets_it_speak(tmp_path, capsys, monkeypat
     assert main(["voice", "speak", one, "--voice", voice, "-o", out]) == 0
     spoken, _ = soundfile.read(tmp_path / "out" / "03.wav")
     said, _ = soundfile.read(one)
+    capsys.readouterr()
+    assert main(["voice", "speak", one, "--voice", voice, "-o", out]) == 0
+    out_lines, told = capsys.readouterr()
+    assert (out_lines, told.count("03.wav")) == ("", 1) and "left alone" in told
     assert abs(len(spoken) - len(said)) < 0.1 * len(said)
     assert main(["units", "apply", one, "--units", units, "-o", out]) == 0
     written = tmp_path / "out" / "03.json"

@@ -326,6 +326,14 @@ def test_heads_come_from_the_width_of_a_published_model(tmp_path):
         read_checkpoint_file(tmp_path / "b.pt", num_heads=5)
 
 
+@pytest.mark.parametrize("content", [b".pop from an empty list", b"garbage", b""])
+def test_a_damaged_file_is_called_damaged_and_what_to_do_is_said(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    told = r"a\.pt: is damaged, or holds more than tensors; copy or download it again"
+    with pytest.raises(ModelError, match=told):
+        load_bundle(tmp_path / "a.pt")
+
+
 def test_what_is_damaged_or_lies_is_one_clear_error(tmp_path):
     model = published("wav2vec2-base")
     state = fairseq_state(model)
