@@ -72,14 +72,6 @@ def test_a_corrected_document_beside_a_recording_is_training_data(suffix, tmp_pa
     assert found["b"].text is None and found["c"].text is None
 
 
-def test_a_text_file_is_preferred_to_a_document(tmp_path):
-    audio(tmp_path / "a.wav")
-    write_result(SPOKEN, [tmp_path / "a.eaf"])
-    (tmp_path / "a.txt").write_text("by hand")
-    (only,) = read_corpus(tmp_path)
-    assert only.text == "by hand"
-
-
 def test_of_several_tiers_one_must_be_named(tmp_path):
     from pympi.Elan import Eaf
 

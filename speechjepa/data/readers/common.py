@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from speechjepa.data.findings import Finding
 from speechjepa.data.readers.text_files import Row
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
@@ -32,6 +34,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """The fields of an utterance and the columns they are read from unless the user names others."""
 
+logger = logging.getLogger(__name__)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -43,6 +46,17 @@ class ReadOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field -> column, e.g. {"audio": "wav", "text": "orthography"}."""
     data_root: Path | None = None
+    findings: list[Finding] | None = None
+    """Gets what is strange about the files that were read; None = warnings are logged."""
+
+    def tell(self, findings: Iterable[Finding]) -> None:
+        """Hand findings to the caller, or to the log."""
+        if self.findings is not None:
+            self.findings.extend(findings)
+            return
+        for finding in findings:
+            if finding.severity != "note":
+                logger.warning("%s. %s", finding.title, finding.advice)
 
 
 @dataclass(frozen=True, kw_only=True)

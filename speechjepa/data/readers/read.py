@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.data.findings import Finding
 from speechjepa.data.readers.audiofolder import METADATA_NAMES, find_metadata, read_audiofolder
 from speechjepa.data.readers.common import ReadOptions
 from speechjepa.data.readers.common_voice import is_common_voice_tsv, read_common_voice
@@ -45,6 +46,7 @@ def read_corpus(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    findings: list[Finding] | None = None,
 ) -> list[Utterance]:
     """Read a corpus in any known format.
 
@@ -57,6 +59,8 @@ def read_corpus(
             fields: audio, id, start, duration, text, speaker, language, split.
         data_root: Folder that audio may lie in besides the manifest's own; relative audio paths
             that are not found beside the manifest are looked for below it.
+        findings: Gets what is strange about a folder, for `check_corpus`; without it, warnings are
+            logged.
 
     Returns:
         The utterances in the order of the corpus; ids are unique. Audio files are not opened: one
@@ -72,6 +76,7 @@ def read_corpus(
         split=split,
         columns=dict(columns or {}),
         data_root=None if data_root is None else Path(data_root).expanduser(),
+        findings=findings,
     )
     if not str(location):
         raise DataError("the place of the data is empty. Name a folder, a manifest or hf:NAME.")
