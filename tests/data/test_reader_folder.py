@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from speechjepa.audio.files import write_wav
+from speechjepa.data.check import check_corpus
 from speechjepa.data.findings import Finding
 from speechjepa.data.readers import read_corpus
 from speechjepa.data.utterance import Utterance
@@ -73,3 +76,58 @@ def test_one_transcript_each_is_no_finding_and_several_are_logged(tmp_path, capl
     eaf(tmp_path / "a.eaf", (0.0, 0.1, "x"))
     read_corpus(tmp_path)
     assert "1 recording with several transcripts" in caplog.text
+
+
+# Recordings transcribed in part ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["eaf", "TextGrid"])
+def test_gaps_between_stretches_are_audio_without_transcript(tmp_path, suffix) -> None:
+    audio(tmp_path / "a.wav", 10.0)
+    audio(tmp_path / "b.wav", 1.0)
+    eaf(tmp_path / f"a.{suffix}", (1.5, 2.0, "one"), (2.5, 3.0, "two"), (5.0, 6.0, "three"))
+    utterances, findings = read_with_findings(tmp_path)
+    assert [(u.id, u.start, u.duration, u.text) for u in utterances] == [
+        ("a@0-1500", 0.0, 1.5, None),
+        ("a@1500", 1.5, 0.5, "one"),
+        ("a@2500", 2.5, 0.5, "two"),
+        ("a@3000-5000", 3.0, 2.0, None),
+        ("a@5000", 5.0, 1.0, "three"),
+        ("a@6000-end", 6.0, None, None),
+        ("b", 0.0, None, None),
+    ]
+    told = findings["partly_transcribed"]
+    assert told.title.startswith("1 recording transcribed in part") and "3 pieces" in told.title
+    assert told.places[0].source == str(tmp_path / f"a.{suffix}") + " after 0.000 s"
+
+
+def test_long_gaps_come_in_pieces_that_self_training_takes(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 100.0)
+    eaf(tmp_path / "a.eaf", (60.5, 62.0, "one"))
+    assert [(u.id, u.duration) for u in read_corpus(tmp_path) if u.text is None] == [
+        ("a@0-30000", 30.0),
+        ("a@30000-60000", 30.0),  # what is left before the stretch is a pause
+        ("a@62000-92000", 30.0),
+        ("a@92000-end", None),
+    ]
+
+
+def test_a_recording_that_cannot_be_read_keeps_its_stretches(tmp_path) -> None:
+    audio(tmp_path / "b.wav")
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    eaf(tmp_path / "a.eaf", (0.0, 2.0, "one"))
+    assert [u.id for u in read_corpus(tmp_path)] == ["a@0", "b"]
+
+
+def test_the_doctor_counts_gaps_as_sound_and_lets_them_be_silent(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    wave = rng.uniform(-0.3, 0.3, 160000)
+    wave[48000:80000] = 0.0
+    write_wav(tmp_path / "a.wav", wave)
+    eaf(tmp_path / "a.eaf", (0.0, 3.0, "mama"), (5.0, 6.0, "papa"))
+    report = check_corpus({"train": read_corpus(tmp_path)})
+    assert report.totals.all.seconds == pytest.approx(10.0)
+    assert report.totals.all.labelled_seconds == pytest.approx(4.0)
+    assert not {"silent_audio", "duplicate_audio", "duplicate_id"} & {
+        finding.code for finding in report.findings
+    }

@@ -84,7 +84,7 @@ def test_of_several_tiers_one_must_be_named(tmp_path):
     document.to_file(str(tmp_path / "a.eaf"))
     with pytest.raises(DataError, match=r"a\.eaf: has the tiers gloss, Ref: say which one"):
         read_corpus(tmp_path)
-    (only,) = read_corpus(tmp_path, columns={"text": "Ref"})
+    only, _ = read_corpus(tmp_path, columns={"text": "Ref"})
     assert only.text == "mbwa"
     with pytest.raises(DataError, match=r"has no tier 'tx'; it has gloss, Ref"):
         read_corpus(tmp_path, columns={"text": "tx"})

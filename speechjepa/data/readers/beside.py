@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from speechjepa.data.findings import Finding, Place, number
+from speechjepa.data.findings import Finding, Place, number, place
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES
 from speechjepa.data.readers.common import as_text
+from speechjepa.data.utterance import Utterance
 
 TRANSCRIPT_SUFFIXES = (*ANNOTATION_SUFFIXES, ".txt")
 """Of files that were changed at the same time, the first kind is taken."""
@@ -86,6 +87,33 @@ def several_transcripts(beside: Mapping[str, Sequence[Path]]) -> list[Finding]:
                     + ", ".join(as_text(path.name) for path in paths[1:]),
                 )
                 for name, paths in several.items()
+            ),
+        )
+    ]
+
+
+def partly_transcribed(gaps: Iterable[Sequence[Utterance]]) -> list[Finding]:
+    """Return which recordings are transcribed in part.
+
+    Args:
+        gaps: The pieces without a transcript of each recording.
+    """
+    partly = [group for group in gaps if group]
+    if not partly:
+        return []
+    pieces = number(sum(map(len, partly)), "piece")
+    return [
+        Finding(
+            code="partly_transcribed",
+            severity="note",
+            title=f"{number(len(partly), 'recording')} transcribed in part; "
+            f"what lies between the stretches gives {pieces} without a transcript",
+            meaning="Each piece counts as a recording: its sound is used like that of recordings "
+            "without a transcript.",
+            advice="Nothing needs to be done.",
+            places=tuple(
+                place(group[0], group[0].split or "", number(len(group), "piece"))
+                for group in partly
             ),
         )
     ]

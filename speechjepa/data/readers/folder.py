@@ -7,9 +7,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES, read_annotations
-from speechjepa.data.readers.beside import several_transcripts, transcripts_beside
+from speechjepa.data.readers.beside import (
+    partly_transcribed,
+    several_transcripts,
+    transcripts_beside,
+)
 from speechjepa.data.readers.common import (
     SPLIT_NAMES,
     AudioRoots,
@@ -20,7 +24,12 @@ from speechjepa.data.readers.common import (
 )
 from speechjepa.data.readers.text_files import read_text
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import DataError
+from speechjepa.errors import AudioError, DataError
+
+PAUSE_SECONDS = 1.0
+"""What is not transcribed between two stretches is audio of its own if it is longer than this."""
+PIECE_SECONDS = 30.0
+"""Such audio is cut into pieces of this length: self-training hears no longer ones."""
 
 
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
@@ -28,10 +37,11 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
 
     `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
     id is the path below the folder without suffix. A first subfolder called train, dev, test or
-    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it
-    gives one utterance for each transcribed stretch, `name@START` with START in milliseconds; the
-    tier is `options.columns["text"]`, or see `read_annotations`. Where several of them stand beside
-    one recording, the one that was changed last is taken. Hidden files are
+    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it gives one
+    utterance for each transcribed stretch, `name@START` with START in milliseconds, and what is
+    not transcribed (pauses of up to a second apart), in pieces of 30 s, as `name@START-STOP`
+    without text. The tier is `options.columns["text"]`, or see `read_annotations`. Where several
+    of them stand beside one recording, the one that was changed last is taken. Hidden files are
     left out; links to folders are not followed, and a link that leaves the folder is a DataError.
     """
     root = location if location.is_dir() else location.parent
@@ -43,6 +53,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     beside = {name: beside[name] for name in names if name in beside}
     stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
+    gaps: dict[str, list[Utterance]] = {}
     for name in names:
         stem = PurePath(name).with_suffix("").as_posix()
         path = roots.locate(name, path=root, line=None)
@@ -55,10 +66,12 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
             source=as_text(str(path)),
         )
         if name in beside:
-            utterances += _transcribed(whole, beside[name][0], options.columns.get("text"))
+            parts = _transcribed(whole, beside[name][0], options.columns.get("text"))
+            utterances += parts
+            gaps[name] = [part for part in parts if part.text is None and len(parts) > 1]
         else:
             utterances.append(whole)
-    options.tell(several_transcripts(beside))
+    options.tell([*several_transcripts(beside), *partly_transcribed(gaps.values())])
     return finish(utterances, location, roots.folders)
 
 
@@ -100,16 +113,56 @@ def _transcribed(whole: Utterance, path: Path, tier: str | None) -> list[Utteran
 
 
 def _stretches(whole: Utterance, path: Path, tier: str | None) -> list[Utterance]:
-    """Return an utterance for each transcribed stretch; the whole, without text, where none is."""
-    found = [
-        replace(
-            whole,
-            id=f"{whole.id}@{round(1000 * start)}",
-            start=start,
-            duration=end - start,
-            text=" ".join(text.split()),
-            source=as_text(f"{path} at {start:.3f} s"),
+    """Return an utterance for each transcribed stretch, and those of the gaps between them.
+
+    The whole, without text, where nothing is transcribed.
+    """
+    annotations = read_annotations(path, tier)
+    if not annotations:
+        return [whole]
+    found = []
+    end = 0.0
+    for start, stop, text in annotations:
+        found += _gap(whole, path, end, start)
+        found.append(
+            replace(
+                whole,
+                id=f"{whole.id}@{round(1000 * start)}",
+                start=start,
+                duration=stop - start,
+                text=" ".join(text.split()),
+                source=as_text(f"{path} at {start:.3f} s"),
+            )
         )
-        for start, end, text in read_annotations(path, tier)
-    ]
-    return found or [whole]
+        end = max(end, stop)
+    rest = _gap(whole, path, end, _seconds(whole.audio_path))
+    if rest:  # headers round: the last piece goes on to the end of the file, wherever that is
+        last = f"{whole.id}@{round(1000 * rest[-1].start)}-end"
+        rest[-1] = replace(rest[-1], id=last, duration=None)
+    return found + rest
+
+
+def _gap(whole: Utterance, path: Path, start: float, stop: float) -> list[Utterance]:
+    """Return audio without a transcript in pieces that are not too long to learn from."""
+    found = []
+    while stop - start > PAUSE_SECONDS:
+        length = min(PIECE_SECONDS, stop - start)
+        found.append(
+            replace(
+                whole,
+                id=f"{whole.id}@{round(1000 * start)}-{round(1000 * (start + length))}",
+                start=start,
+                duration=length,
+                source=as_text(f"{path} after {start:.3f} s"),
+            )
+        )
+        start += length
+    return found
+
+
+def _seconds(path: Path) -> float:
+    """Return how long a recording is by its header; 0 where it cannot be read."""
+    try:
+        return probe_audio(path).duration
+    except AudioError:
+        return 0.0  # whoever decodes it says why

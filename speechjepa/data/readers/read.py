@@ -63,8 +63,9 @@ def read_corpus(
             logged.
 
     Returns:
-        The utterances in the order of the corpus; ids are unique. Audio files are not opened: one
-        that is missing is left to whoever reads it, unless all are.
+        The utterances in the order of the corpus; ids are unique. Audio files are not opened,
+        but for the headers of those that are annotated in part: one that is missing is left to
+        whoever reads it, unless all are.
 
     Raises:
         DataError: The corpus is missing, malformed or empty, a column is unknown, an id is taken
