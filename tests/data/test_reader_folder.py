@@ -13,8 +13,9 @@ from speechjepa.data.check import check_corpus
 from speechjepa.data.findings import Finding
 from speechjepa.data.readers import read_corpus
 from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
 from speechjepa.inference.writers import write_result
-from tests.data.corpora import audio, lines
+from tests.data.corpora import audio, lines, refused, rows
 from tests.inference.test_writers import result, segment
 
 
@@ -131,3 +132,55 @@ def test_the_doctor_counts_gaps_as_sound_and_lets_them_be_silent(tmp_path) -> No
     assert not {"silent_audio", "duplicate_audio", "duplicate_id"} & {
         finding.code for finding in report.findings
     }
+
+
+# Transcripts that cannot be read --------------------------------------------------------------
+
+
+def bad_folder(folder: Path) -> Path:
+    for name in ("a", "b", "c", "d", "e"):
+        audio(folder / f"{name}.wav")
+    lines(folder / "a.txt", "mama")
+    for name in ("b", "c"):
+        (folder / f"{name}.txt").write_bytes("one\ncaf\xe9".encode("cp1252"))
+    (folder / "d.txt").write_bytes(b"\xff\x00\x01")
+    (folder / "e.eaf").write_text("<ANNOTATION_DOCUMENT>")
+    return folder
+
+
+def test_the_doctor_names_every_transcript_that_cannot_be_read(tmp_path) -> None:
+    utterances, findings = read_with_findings(bad_folder(tmp_path))
+    assert [u.text for u in utterances] == ["mama", None, None, None, None]
+    bad = findings["unreadable_transcripts"]
+    assert bad.severity == "error" and bad.title == "4 transcripts cannot be read"
+    sources = [place.source.removeprefix(f"{tmp_path}/") for place in bad.places]
+    assert sources == ["b.txt:2", "c.txt:2", "d.txt:1", "e.eaf"]
+    details = [place.detail for place in bad.places]
+    assert details[0] == (
+        "is not UTF-8 text (byte 0xe9). It looks like Windows-1252: save it as UTF-8."
+    )
+    assert details[2].endswith("(byte 0xff). Save the file again as UTF-8.")
+    assert check_corpus({"train": utterances}, known=list(findings.values())).breaks_training
+
+
+def test_a_run_refuses_all_transcripts_that_cannot_be_read_at_once(tmp_path) -> None:
+    with pytest.raises(DataError) as error:
+        read_corpus(bad_folder(tmp_path))
+    told = str(error.value)
+    assert told.startswith(f"{tmp_path}: 4 transcripts cannot be read; `speechjepa check")
+    assert all(name in told for name in ("b.txt:2", "c.txt:2", "d.txt:1", "and 1 more"))
+    assert "e.eaf" not in told
+
+
+def test_ids_that_are_used_twice_are_left_to_the_doctor(tmp_path) -> None:
+    audio(tmp_path / "a.wav")
+    row: dict[str, object] = {"file_name": "a.wav", "id": "x", "text": "mama"}
+    path = rows(tmp_path / "metadata.jsonl", row, row, row)
+    refused(path, 'the id "x" is taken by .*, and so are 1 more')
+    utterances, _ = read_with_findings(path)
+    report = check_corpus({"train": utterances})
+    (doubles,) = [f for f in report.findings if f.code == "duplicate_id"]
+    assert [place.source for place in doubles.places] == [f"{path}:2", f"{path}:3"]
+    rows(path, row | {"split": "train"}, row | {"split": "dev"})
+    with pytest.raises(DataError, match='the id "x" is taken'):
+        read_with_findings(path)

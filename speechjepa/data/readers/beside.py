@@ -11,11 +11,15 @@ from speechjepa.data.findings import Finding, Place, number, place
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES
 from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
 
 TRANSCRIPT_SUFFIXES = (*ANNOTATION_SUFFIXES, ".txt")
 """Of files that were changed at the same time, the first kind is taken."""
 SAME_TIME_SECONDS = 2.0
 """Memory sticks round times to this, and `transcribe -f all` writes several kinds at once."""
+
+NAMED = 3
+"""Bad files that an error shows."""
 
 
 def transcripts_beside(
@@ -117,3 +121,42 @@ def partly_transcribed(gaps: Iterable[Sequence[Utterance]]) -> list[Finding]:
             ),
         )
     ]
+
+
+def unreadable_transcripts(bad: Sequence[tuple[Utterance, DataError]]) -> list[Finding]:
+    """Return the transcripts that cannot be read, each with the reason."""
+    if not bad:
+        return []
+    return [
+        Finding(
+            code="unreadable_transcripts",
+            severity="error",
+            title=f"{number(len(bad), 'transcript')} cannot be read",
+            meaning="Training does not begin with them: what was transcribed would be lost.",
+            advice="Mend the files that are named, or take them out of the folder.",
+            places=tuple(_place_of(utterance, error) for utterance, error in bad),
+        )
+    ]
+
+
+def _place_of(utterance: Utterance, error: DataError) -> Place:
+    source = str(error.path) if error.line is None else f"{error.path}:{error.line}"
+    return Place(
+        source=as_text(source),
+        id=utterance.id,
+        split=utterance.split or "",
+        detail=as_text(str(error).removeprefix(f"{source}: ")),
+    )
+
+
+def all_of(bad: Sequence[tuple[Utterance, DataError]], location: Path) -> DataError:
+    """Return one error for all the transcripts that cannot be read."""
+    if len(bad) == 1:
+        return bad[0][1]
+    named = "".join(f"\n  {error}" for _, error in bad[:NAMED])
+    more = f"\n  and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+    return DataError(
+        f"{number(len(bad), 'transcript')} cannot be read; `speechjepa check {location}` names "
+        f"each:{named}{more}",
+        path=location,
+    )

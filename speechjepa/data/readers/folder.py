@@ -10,9 +10,11 @@ from pathlib import Path, PurePath
 from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES, read_annotations
 from speechjepa.data.readers.beside import (
+    all_of,
     partly_transcribed,
     several_transcripts,
     transcripts_beside,
+    unreadable_transcripts,
 )
 from speechjepa.data.readers.common import (
     SPLIT_NAMES,
@@ -43,6 +45,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     without text. The tier is `options.columns["text"]`, or see `read_annotations`. Where several
     of them stand beside one recording, the one that was changed last is taken. Hidden files are
     left out; links to folders are not followed, and a link that leaves the folder is a DataError.
+    Transcripts that cannot be read are findings, or all together a DataError.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
@@ -54,6 +57,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
     gaps: dict[str, list[Utterance]] = {}
+    bad: list[tuple[Utterance, DataError]] = []
     for name in names:
         stem = PurePath(name).with_suffix("").as_posix()
         path = roots.locate(name, path=root, line=None)
@@ -66,11 +70,18 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
             source=as_text(str(path)),
         )
         if name in beside:
-            parts = _transcribed(whole, beside[name][0], options.columns.get("text"))
-            utterances += parts
+            try:
+                parts = _transcribed(whole, beside[name][0], options.columns.get("text"))
+            except DataError as error:
+                bad.append((whole, error))
+                parts = [whole]
             gaps[name] = [part for part in parts if part.text is None and len(parts) > 1]
+            utterances += parts
         else:
             utterances.append(whole)
+    if bad and options.findings is None:
+        raise all_of(bad, location)
+    options.tell(unreadable_transcripts(bad))
     options.tell([*several_transcripts(beside), *partly_transcribed(gaps.values())])
     return finish(utterances, location, roots.folders)
 
