@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from speechjepa.data.check import CheckOptions
+    from speechjepa.data.findings import Finding
     from speechjepa.data.utterance import Utterance
 
 EPILOG = """\
@@ -109,10 +110,11 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.write is not None:
         _refuse_unwritable(args.write)
-    splits = _read(args)
+    found: list[Finding] = []
+    splits = _read(args, found)
     num_files = len({u.audio_path for utterances in splits.values() for u in utterances})
     with audio_bar("listening", num_files) as progress:
-        report = check_corpus(splits, options, progress=progress)
+        report = check_corpus(splits, options, known=found, progress=progress)
     if args.json:
         json.dump(report.to_json(), sys.stdout, ensure_ascii=False, indent=1)
         print()
@@ -185,7 +187,7 @@ def _with_unique_ids(utterances: Sequence[Utterance]) -> Sequence[Utterance]:
     return [dataclasses.replace(u, id=f"{u.split}/{u.id}") for u in utterances]
 
 
-def _read(args: argparse.Namespace) -> dict[str, list[Utterance]]:
+def _read(args: argparse.Namespace, findings: list[Finding]) -> dict[str, list[Utterance]]:
     """Read every DATA argument and sort its utterances into splits."""
     from speechjepa.data.readers import read_corpus
 
@@ -199,6 +201,7 @@ def _read(args: argparse.Namespace) -> dict[str, list[Utterance]]:
             split=args.split,
             columns=columns,
             data_root=args.data_root,
+            findings=findings,
         )
         fallback = Path(location).name or "data"
         for utterance in utterances:

@@ -80,6 +80,7 @@ def check_corpus(
     splits: Mapping[str, Sequence[Utterance]],
     options: CheckOptions | None = None,
     *,
+    known: Sequence[Finding] = (),
     progress: Progress | None = None,
 ) -> CheckReport:
     """Look at every recording and transcript of a corpus and report what is wrong.
@@ -87,6 +88,7 @@ def check_corpus(
     Args:
         splits: Utterances by split name.
         options: Limits and text settings; None = the defaults.
+        known: What the reader found already.
         progress: Called with (files, seconds of audio) as files are done.
 
     Returns:
@@ -112,6 +114,7 @@ def check_corpus(
     train = _train_split(splits, options)
     characters, character_findings = count_characters(written, rare_count=options.rare_count)
     findings = [
+        *known,
         *_empty_splits(splits, train, written),
         *audio_findings(
             heard,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -82,6 +82,7 @@ def _unreadable_findings(heard: Sequence[Heard]) -> list[Finding]:
 def _loudness_findings(
     decoded: Sequence[Heard], silence_dbfs: float, max_clipped_percent: float
 ) -> list[Finding]:
+    stretches = Counter(h.utterance.audio_path for h in decoded)
     silent = [
         h.place(
             f"loudest moment at {h.sound.loudest_dbfs:.0f} dB"
@@ -90,6 +91,8 @@ def _loudness_findings(
         )
         for h in decoded
         if h.sound.loudest_dbfs < silence_dbfs
+        # Between the transcribed stretches of a recording it may well be silent.
+        and (h.utterance.text is not None or stretches[h.utterance.audio_path] == 1)
     ]
     clipped = sorted(
         (h for h in decoded if h.sound.clipped_share * 100 > max_clipped_percent),

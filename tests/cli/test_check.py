@@ -111,6 +111,14 @@ def test_splits_that_share_ids_make_a_manifest_that_can_be_read(tmp_path: Path, 
     ]
 
 
+def test_what_the_reader_found_is_in_the_report(tmp_path: Path, capsys) -> None:
+    write_wav(tmp_path / "a.wav", np.full(16000, 0.1))
+    (tmp_path / "a.txt").write_text("mama")
+    (tmp_path / "a.TXT").write_text("mama")
+    assert main(["check", str(tmp_path), "--json"]) == 0
+    assert "several_transcripts" in {f["code"] for f in report_of(capsys)["findings"]}
+
+
 def test_what_cannot_be_written_is_said_before_the_listening(tmp_path: Path, capsys) -> None:
     folder = make_folder(tmp_path / "train", ["mama"])
     assert main(["check", str(folder), "--write", str(folder / "0.wav" / "x.jsonl")]) == 2

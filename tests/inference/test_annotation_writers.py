@@ -72,14 +72,6 @@ def test_a_corrected_document_beside_a_recording_is_training_data(suffix, tmp_pa
     assert found["b"].text is None and found["c"].text is None
 
 
-def test_a_text_file_is_preferred_to_a_document(tmp_path):
-    audio(tmp_path / "a.wav")
-    write_result(SPOKEN, [tmp_path / "a.eaf"])
-    (tmp_path / "a.txt").write_text("by hand")
-    (only,) = read_corpus(tmp_path)
-    assert only.text == "by hand"
-
-
 def test_of_several_tiers_one_must_be_named(tmp_path):
     from pympi.Elan import Eaf
 
@@ -92,7 +84,7 @@ def test_of_several_tiers_one_must_be_named(tmp_path):
     document.to_file(str(tmp_path / "a.eaf"))
     with pytest.raises(DataError, match=r"a\.eaf: has the tiers gloss, Ref: say which one"):
         read_corpus(tmp_path)
-    (only,) = read_corpus(tmp_path, columns={"text": "Ref"})
+    only, _ = read_corpus(tmp_path, columns={"text": "Ref"})
     assert only.text == "mbwa"
     with pytest.raises(DataError, match=r"has no tier 'tx'; it has gloss, Ref"):
         read_corpus(tmp_path, columns={"text": "tx"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from speechjepa.data.findings import Finding
 from speechjepa.data.readers.text_files import Row
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
@@ -32,6 +34,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """The fields of an utterance and the columns they are read from unless the user names others."""
 
+logger = logging.getLogger(__name__)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -43,6 +46,17 @@ class ReadOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field -> column, e.g. {"audio": "wav", "text": "orthography"}."""
     data_root: Path | None = None
+    findings: list[Finding] | None = None
+    """Gets what is strange about the files that were read; None = warnings are logged."""
+
+    def tell(self, findings: Iterable[Finding]) -> None:
+        """Hand findings to the caller, or to the log."""
+        if self.findings is not None:
+            self.findings.extend(findings)
+            return
+        for finding in findings:
+            if finding.severity != "note":
+                logger.warning("%s. %s", finding.title, finding.advice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,17 +295,9 @@ def words(
 def finish(
     utterances: list[Utterance], location: Path | str, roots: Iterable[Path]
 ) -> list[Utterance]:
-    """Check what holds for every corpus: it is not empty, ids are unique, some audio exists."""
+    """Check what holds for every corpus: it is not empty, some audio exists."""
     if not utterances:
         raise DataError("holds no utterances: there is nothing to read.", path=location)
-    seen: dict[str, Utterance] = {}
-    for utterance in utterances:
-        first = seen.setdefault(utterance.id, utterance)
-        if first is not utterance:
-            raise DataError(
-                f'{utterance.source}: the id "{utterance.id}" is taken by {first.source}.'
-                " Ids must be unique: rename one, or remove the double."
-            )
     if not any(os.path.exists(utterance.audio_path) for utterance in utterances):
         tried = " and ".join(dict.fromkeys(str(root) for root in roots))
         raise DataError(
@@ -301,3 +307,26 @@ def finish(
             path=location,
         )
     return utterances
+
+
+def refuse_doubled_ids(utterances: Iterable[Utterance], *, within_splits: bool = True) -> None:
+    """Raise a DataError for the first id that is used twice, with how many more there are.
+
+    Args:
+        utterances: A corpus.
+        within_splits: False looks only for ids that two splits share.
+    """
+    first: dict[str, Utterance] = {}
+    doubles = [
+        u
+        for u in utterances
+        if first.setdefault(u.id, u) is not u and (within_splits or first[u.id].split != u.split)
+    ]
+    if not doubles:
+        return
+    double = doubles[0]
+    more = f", and so are {len(doubles) - 1:,} more" if len(doubles) > 1 else ""
+    raise DataError(
+        f'{double.source}: the id "{double.id}" is taken by {first[double.id].source}{more}.'
+        " Ids must be unique: rename one, or remove the double."
+    )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES, read_annotations
+from speechjepa.data.readers.beside import (
+    all_of,
+    partly_transcribed,
+    several_transcripts,
+    transcripts_beside,
+    unreadable_transcripts,
+)
 from speechjepa.data.readers.common import (
     SPLIT_NAMES,
     AudioRoots,
@@ -20,7 +26,12 @@ from speechjepa.data.readers.common import (
 )
 from speechjepa.data.readers.text_files import read_text
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import DataError
+from speechjepa.errors import AudioError, DataError
+
+PAUSE_SECONDS = 1.0
+"""What is not transcribed between two stretches is audio of its own if it is longer than this."""
+PIECE_SECONDS = 30.0
+"""Such audio is cut into pieces of this length: self-training hears no longer ones."""
 
 
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
@@ -28,25 +39,29 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
 
     `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
     id is the path below the folder without suffix. A first subfolder called train, dev, test or
-    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it, and no `.txt`,
-    gives one utterance for each transcribed stretch, `name@START` with START in milliseconds; the
-    tier is `options.columns["text"]`, or see `read_annotations`. Hidden files are
+    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it gives one
+    utterance for each transcribed stretch, `name@START` with START in milliseconds, and what is
+    not transcribed (pauses of up to a second apart), in pieces of 30 s, as `name@START-STOP`
+    without text. The tier is `options.columns["text"]`, or see `read_annotations`. Where several
+    of them stand beside one recording, the one that was changed last is taken. Hidden files are
     left out; links to folders are not followed, and a link that leaves the folder is a DataError.
+    Transcripts that cannot be read are findings, or all together a DataError.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
-    if location.is_dir():
-        names = list_audio(location, roots)
-    else:
-        names = [location.name]
-    texts: dict[Path, dict[str, Path]] = {}
+    files = list_files(root, roots, below=location.is_dir())
+    audio = [name for name in files if PurePath(name).suffix.lower() in AUDIO_SUFFIXES]
+    names = audio if location.is_dir() else [location.name]
+    beside = transcripts_beside(root, files, [*dict.fromkeys([*audio, *names])])
+    beside = {name: beside[name] for name in names if name in beside}
     stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
+    gaps: dict[str, list[Utterance]] = {}
+    bad: list[tuple[Utterance, DataError]] = []
     for name in names:
         stem = PurePath(name).with_suffix("").as_posix()
         path = roots.locate(name, path=root, line=None)
         first = PurePath(name).parts[0]
-        beside = _beside(path, texts)
         whole = Utterance(
             # a.wav and a.mp3 side by side are two recordings as far as a reader can know.
             id=as_text(stem if stems[stem] == 1 else name),
@@ -54,28 +69,39 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
             split=_split(first if first != name else "", root),
             source=as_text(str(path)),
         )
-        if beside is not None and beside.suffix.lower() in ANNOTATION_SUFFIXES:
-            utterances += _stretches(whole, beside, options.columns.get("text"))
+        if name in beside:
+            try:
+                parts = _transcribed(whole, beside[name][0], options.columns.get("text"))
+            except DataError as error:
+                bad.append((whole, error))
+                parts = [whole]
+            gaps[name] = [part for part in parts if part.text is None and len(parts) > 1]
+            utterances += parts
         else:
-            text = None if beside is None else " ".join(read_text(beside).split()) or None
-            utterances.append(replace(whole, text=text))
+            utterances.append(whole)
+    if bad and options.findings is None:
+        raise all_of(bad, location)
+    options.tell(unreadable_transcripts(bad))
+    options.tell([*several_transcripts(beside), *partly_transcribed(gaps.values())])
     return finish(utterances, location, roots.folders)
 
 
-def list_audio(folder: Path, roots: AudioRoots) -> list[str]:
-    """Return the audio files below a folder, sorted, as paths relative to it."""
+def list_files(folder: Path, roots: AudioRoots, *, below: bool = True) -> list[str]:
+    """Return the files of a folder, and those below it, sorted, as paths relative to it."""
     names = []
     for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if below and not name.startswith("."))
         for name in folders:
             if os.path.islink(os.path.join(parent, name)):
                 # Refuses what leads outside; a link that stays inside is met in its own place.
                 roots.locate(
                     os.path.relpath(os.path.join(parent, name), folder), path=folder, line=None
                 )
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
-                names.append(os.path.relpath(os.path.join(parent, name), folder))
+        names += [
+            os.path.relpath(os.path.join(parent, name), folder)
+            for name in files
+            if not name.startswith(".")
+        ]
     return sorted(names)
 
 
@@ -90,34 +116,64 @@ def _split(first: str, root: Path) -> str | None:
     return next((name for name in (first, root.name) if name.lower() in SPLIT_NAMES), None)
 
 
+def _transcribed(whole: Utterance, path: Path, tier: str | None) -> list[Utterance]:
+    """Return the utterances of a recording with the transcript in `path`."""
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
+        return _stretches(whole, path, tier)
+    return [replace(whole, text=" ".join(read_text(path).split()) or None)]
+
+
 def _stretches(whole: Utterance, path: Path, tier: str | None) -> list[Utterance]:
-    """Return an utterance for each transcribed stretch; the whole, without text, where none is."""
-    found = [
-        replace(
-            whole,
-            id=f"{whole.id}@{round(1000 * start)}",
-            start=start,
-            duration=end - start,
-            text=" ".join(text.split()),
-            source=as_text(f"{path} at {start:.3f} s"),
+    """Return an utterance for each transcribed stretch, and those of the gaps between them.
+
+    The whole, without text, where nothing is transcribed.
+    """
+    annotations = read_annotations(path, tier)
+    if not annotations:
+        return [whole]
+    found = []
+    end = 0.0
+    for start, stop, text in annotations:
+        found += _gap(whole, path, end, start)
+        found.append(
+            replace(
+                whole,
+                id=f"{whole.id}@{round(1000 * start)}",
+                start=start,
+                duration=stop - start,
+                text=" ".join(text.split()),
+                source=as_text(f"{path} at {start:.3f} s"),
+            )
         )
-        for start, end, text in read_annotations(path, tier)
-    ]
-    return found or [whole]
+        end = max(end, stop)
+    rest = _gap(whole, path, end, _seconds(whole.audio_path))
+    if rest:  # headers round: the last piece goes on to the end of the file, wherever that is
+        last = f"{whole.id}@{round(1000 * rest[-1].start)}-end"
+        rest[-1] = replace(rest[-1], id=last, duration=None)
+    return found + rest
 
 
-def _beside(audio_path: Path, texts: dict[Path, dict[str, Path]]) -> Path | None:
-    """Return the transcript beside an audio file; `texts` keeps what each folder holds."""
-    folder = audio_path.parent
-    if folder not in texts:
-        suffixes = (*reversed(ANNOTATION_SUFFIXES), ".txt")  # the last one wins
-        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
-        files.sort(key=lambda path: suffixes.index(path.suffix.lower()))
-        texts[folder] = {_key(path): path for path in files if path.is_file()}
-    exact = audio_path.with_suffix(".txt")
-    return exact if exact.is_file() else texts[folder].get(_key(audio_path))
+def _gap(whole: Utterance, path: Path, start: float, stop: float) -> list[Utterance]:
+    """Return audio without a transcript in pieces that are not too long to learn from."""
+    found = []
+    while stop - start > PAUSE_SECONDS:
+        length = min(PIECE_SECONDS, stop - start)
+        found.append(
+            replace(
+                whole,
+                id=f"{whole.id}@{round(1000 * start)}-{round(1000 * (start + length))}",
+                start=start,
+                duration=length,
+                source=as_text(f"{path} after {start:.3f} s"),
+            )
+        )
+        start += length
+    return found
 
 
-def _key(path: Path) -> str:
-    """Return a stem with its accents composed: a copy through macOS may have decomposed one."""
-    return unicodedata.normalize("NFC", path.stem)
+def _seconds(path: Path) -> float:
+    """Return how long a recording is by its header; 0 where it cannot be read."""
+    try:
+        return probe_audio(path).duration
+    except AudioError:
+        return 0.0  # whoever decodes it says why

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.data.findings import Finding
 from speechjepa.data.readers.audiofolder import METADATA_NAMES, find_metadata, read_audiofolder
-from speechjepa.data.readers.common import ReadOptions
+from speechjepa.data.readers.common import ReadOptions, refuse_doubled_ids
 from speechjepa.data.readers.common_voice import is_common_voice_tsv, read_common_voice
 from speechjepa.data.readers.fairseq import is_fairseq_tsv, read_fairseq
 from speechjepa.data.readers.folder import read_folder
@@ -45,6 +46,7 @@ def read_corpus(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    findings: list[Finding] | None = None,
 ) -> list[Utterance]:
     """Read a corpus in any known format.
 
@@ -57,10 +59,13 @@ def read_corpus(
             fields: audio, id, start, duration, text, speaker, language, split.
         data_root: Folder that audio may lie in besides the manifest's own; relative audio paths
             that are not found beside the manifest are looked for below it.
+        findings: Gets what is wrong with single files of a folder, for `check_corpus`, which also
+            names ids that are used twice; without it, errors are raised and warnings logged.
 
     Returns:
-        The utterances in the order of the corpus; ids are unique. Audio files are not opened: one
-        that is missing is left to whoever reads it, unless all are.
+        The utterances in the order of the corpus; ids are unique. Audio files are not opened,
+        but for the headers of those that are annotated in part: one that is missing is left to
+        whoever reads it, unless all are.
 
     Raises:
         DataError: The corpus is missing, malformed or empty, a column is unknown, an id is taken
@@ -72,17 +77,18 @@ def read_corpus(
         split=split,
         columns=dict(columns or {}),
         data_root=None if data_root is None else Path(data_root).expanduser(),
+        findings=findings,
     )
     if not str(location):
         raise DataError("the place of the data is empty. Name a folder, a manifest or hf:NAME.")
     if format == "hf" or str(location).startswith(PREFIX):
-        return _keep_split(read_hf(str(location), options), location, split)
+        return _finish(read_hf(str(location), options), location, options)
     path = _find(Path(location).expanduser(), options.data_root)
     if format == "auto":
         format = detect_format(path)
     if format in _FILE_FORMATS and path.is_dir():
         path = _only_file(path, format)
-    return _keep_split(READERS[format](path, options), path, split)
+    return _finish(READERS[format](path, options), path, options)
 
 
 def detect_format(path: Path) -> str:
@@ -186,9 +192,10 @@ def _only_file(folder: Path, format: str) -> Path:
     )
 
 
-def _keep_split(
-    utterances: list[Utterance], location: object, split: str | None
-) -> list[Utterance]:
+def _finish(utterances: list[Utterance], location: object, options: ReadOptions) -> list[Utterance]:
+    # Who asks for findings has the doubles of each split named by `check_corpus`.
+    refuse_doubled_ids(utterances, within_splits=options.findings is None)
+    split = options.split
     if split is None:
         return utterances
     kept = [utterance for utterance in utterances if utterance.split == split]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"is not UTF-8 text (byte 0x{data[error.start]:02x}). Save the file again as UTF-8.",
+            f"is not UTF-8 text (byte 0x{data[error.start]:02x}). {_how_to_save(data)}",
             path=path,
             line=data.count(b"\n", 0, error.start) + 1,
         ) from None
@@ -38,6 +39,16 @@ def read_text(path: Path) -> str:
             line=text.count("\n", 0, text.index("\0")) + 1,
         )
     return text
+
+
+def _how_to_save(data: bytes) -> str:
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return "Save the file again as UTF-8."
+    if any(unicodedata.category(c) == "Cc" and not c.isspace() for c in text):
+        return "Save the file again as UTF-8."
+    return "It looks like Windows-1252: save it as UTF-8."
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

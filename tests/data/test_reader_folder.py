@@ -1,0 +1,186 @@
+"""A folder of recordings as people keep it: what is read of it, and what the doctor says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechjepa.audio.files import write_wav
+from speechjepa.data.check import check_corpus
+from speechjepa.data.findings import Finding
+from speechjepa.data.readers import read_corpus
+from speechjepa.data.utterance import Utterance
+from speechjepa.errors import DataError
+from speechjepa.inference.writers import write_result
+from tests.data.corpora import audio, lines, refused, rows
+from tests.inference.test_writers import result, segment
+
+
+def eaf(path: Path, *stretches: tuple[float, float, str]) -> Path:
+    """Write an ELAN (or Praat) document with these stretches."""
+    (written,) = write_result(result(*(segment(*s) for s in stretches), duration=10.0), [path])
+    return written
+
+
+def changed(path: Path, seconds_ago: float) -> Path:
+    """Set when a file was changed."""
+    os.utime(path, (1e9 - seconds_ago, 1e9 - seconds_ago))
+    return path
+
+
+def read_with_findings(location: Path) -> tuple[list[Utterance], dict[str, Finding]]:
+    found: list[Finding] = []
+    utterances = read_corpus(location, findings=found)
+    assert len({finding.code for finding in found}) == len(found)
+    return utterances, {finding.code: finding for finding in found}
+
+
+# Several transcripts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ages", "taken"),
+    [
+        ({"txt": 0, "eaf": 0, "TextGrid": 0}, "eaf"),
+        ({"txt": 0, "eaf": 1, "TextGrid": 1}, "eaf"),
+        ({"txt": 0, "eaf": 9, "TextGrid": 1}, "TextGrid"),
+        ({"txt": 0, "eaf": 9, "TextGrid": 9}, "txt"),
+        ({"txt": 9, "eaf": 0, "TextGrid": 9}, "eaf"),
+        ({"txt": 9, "eaf": 9, "TextGrid": 0}, "TextGrid"),
+    ],
+)
+def test_of_several_transcripts_the_one_changed_last_is_taken(tmp_path, ages, taken) -> None:
+    audio(tmp_path / "a.wav", 1.0)
+    for suffix in ("eaf", "TextGrid"):
+        eaf(tmp_path / f"a.{suffix}", (0.1, 0.9, suffix))
+    lines(tmp_path / "a.txt", "txt")
+    for suffix, age in ages.items():
+        changed(tmp_path / f"a.{suffix}", age)
+    utterances, findings = read_with_findings(tmp_path)
+    assert [u.text for u in utterances if u.text] == [taken]
+    told = findings["several_transcripts"]
+    assert told.title == f"1 recording with several transcripts beside them; taken: .{taken} of 1"
+    assert told.places[0].source == str(tmp_path / f"a.{taken}")
+    assert all(f"a.{other}" in told.places[0].detail for other in ages if other != taken)
+
+
+def test_one_transcript_each_is_no_finding_and_several_are_logged(tmp_path, caplog) -> None:
+    for name in "ab":
+        audio(tmp_path / f"{name}.wav")
+        lines(tmp_path / f"{name}.txt", name)
+    assert read_with_findings(tmp_path)[1] == {}
+    read_corpus(tmp_path)
+    assert caplog.text == ""
+    eaf(tmp_path / "a.eaf", (0.0, 0.1, "x"))
+    read_corpus(tmp_path)
+    assert "1 recording with several transcripts" in caplog.text
+
+
+# Recordings transcribed in part ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["eaf", "TextGrid"])
+def test_gaps_between_stretches_are_audio_without_transcript(tmp_path, suffix) -> None:
+    audio(tmp_path / "a.wav", 10.0)
+    audio(tmp_path / "b.wav", 1.0)
+    eaf(tmp_path / f"a.{suffix}", (1.5, 2.0, "one"), (2.5, 3.0, "two"), (5.0, 6.0, "three"))
+    utterances, findings = read_with_findings(tmp_path)
+    assert [(u.id, u.start, u.duration, u.text) for u in utterances] == [
+        ("a@0-1500", 0.0, 1.5, None),
+        ("a@1500", 1.5, 0.5, "one"),
+        ("a@2500", 2.5, 0.5, "two"),
+        ("a@3000-5000", 3.0, 2.0, None),
+        ("a@5000", 5.0, 1.0, "three"),
+        ("a@6000-end", 6.0, None, None),
+        ("b", 0.0, None, None),
+    ]
+    told = findings["partly_transcribed"]
+    assert told.title.startswith("1 recording transcribed in part") and "3 pieces" in told.title
+    assert told.places[0].source == str(tmp_path / f"a.{suffix}") + " after 0.000 s"
+
+
+def test_long_gaps_come_in_pieces_that_self_training_takes(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 100.0)
+    eaf(tmp_path / "a.eaf", (60.5, 62.0, "one"))
+    assert [(u.id, u.duration) for u in read_corpus(tmp_path) if u.text is None] == [
+        ("a@0-30000", 30.0),
+        ("a@30000-60000", 30.0),  # what is left before the stretch is a pause
+        ("a@62000-92000", 30.0),
+        ("a@92000-end", None),
+    ]
+
+
+def test_a_recording_that_cannot_be_read_keeps_its_stretches(tmp_path) -> None:
+    audio(tmp_path / "b.wav")
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    eaf(tmp_path / "a.eaf", (0.0, 2.0, "one"))
+    assert [u.id for u in read_corpus(tmp_path)] == ["a@0", "b"]
+
+
+def test_the_doctor_counts_gaps_as_sound_and_lets_them_be_silent(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    wave = rng.uniform(-0.3, 0.3, 160000)
+    wave[48000:80000] = 0.0
+    write_wav(tmp_path / "a.wav", wave)
+    eaf(tmp_path / "a.eaf", (0.0, 3.0, "mama"), (5.0, 6.0, "papa"))
+    report = check_corpus({"train": read_corpus(tmp_path)})
+    assert report.totals.all.seconds == pytest.approx(10.0)
+    assert report.totals.all.labelled_seconds == pytest.approx(4.0)
+    assert not {"silent_audio", "duplicate_audio", "duplicate_id"} & {
+        finding.code for finding in report.findings
+    }
+
+
+# Transcripts that cannot be read --------------------------------------------------------------
+
+
+def bad_folder(folder: Path) -> Path:
+    for name in ("a", "b", "c", "d", "e"):
+        audio(folder / f"{name}.wav")
+    lines(folder / "a.txt", "mama")
+    for name in ("b", "c"):
+        (folder / f"{name}.txt").write_bytes("one\ncaf\xe9".encode("cp1252"))
+    (folder / "d.txt").write_bytes(b"\xff\x00\x01")
+    (folder / "e.eaf").write_text("<ANNOTATION_DOCUMENT>")
+    return folder
+
+
+def test_the_doctor_names_every_transcript_that_cannot_be_read(tmp_path) -> None:
+    utterances, findings = read_with_findings(bad_folder(tmp_path))
+    assert [u.text for u in utterances] == ["mama", None, None, None, None]
+    bad = findings["unreadable_transcripts"]
+    assert bad.severity == "error" and bad.title == "4 transcripts cannot be read"
+    sources = [place.source.removeprefix(f"{tmp_path}/") for place in bad.places]
+    assert sources == ["b.txt:2", "c.txt:2", "d.txt:1", "e.eaf"]
+    details = [place.detail for place in bad.places]
+    assert details[0] == (
+        "is not UTF-8 text (byte 0xe9). It looks like Windows-1252: save it as UTF-8."
+    )
+    assert details[2].endswith("(byte 0xff). Save the file again as UTF-8.")
+    assert check_corpus({"train": utterances}, known=list(findings.values())).breaks_training
+
+
+def test_a_run_refuses_all_transcripts_that_cannot_be_read_at_once(tmp_path) -> None:
+    with pytest.raises(DataError) as error:
+        read_corpus(bad_folder(tmp_path))
+    told = str(error.value)
+    assert told.startswith(f"{tmp_path}: 4 transcripts cannot be read; `speechjepa check")
+    assert all(name in told for name in ("b.txt:2", "c.txt:2", "d.txt:1", "and 1 more"))
+    assert "e.eaf" not in told
+
+
+def test_ids_that_are_used_twice_are_left_to_the_doctor(tmp_path) -> None:
+    audio(tmp_path / "a.wav")
+    row: dict[str, object] = {"file_name": "a.wav", "id": "x", "text": "mama"}
+    path = rows(tmp_path / "metadata.jsonl", row, row, row)
+    refused(path, 'the id "x" is taken by .*, and so are 1 more')
+    utterances, _ = read_with_findings(path)
+    report = check_corpus({"train": utterances})
+    (doubles,) = [f for f in report.findings if f.code == "duplicate_id"]
+    assert [place.source for place in doubles.places] == [f"{path}:2", f"{path}:3"]
+    rows(path, row | {"split": "train"}, row | {"split": "dev"})
+    with pytest.raises(DataError, match='the id "x" is taken'):
+        read_with_findings(path)
