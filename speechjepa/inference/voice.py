@@ -26,6 +26,7 @@ from speechjepa.units.sequences import deduplicate, repeat
 FORMAT_VERSION = 1
 SETTINGS_FILE = "voice.json"
 UNITS_FOLDER = "units"
+_LOOK_AHEAD = "{:.3f} s, and {} more units when durations are not given"
 LOWEST, HIGHEST = 5.5, 9.0
 """Pitches that are spoken: 45 to 512 Hz (log2 of Hz)."""
 
@@ -91,9 +92,8 @@ class VoiceStream(ABC):
             )
         wrong = found[(found < low) | (found > high)]
         if len(wrong):
-            raise ModelError(
-                f"`{name}` must be {low} to {high}, but one is {int(wrong[0])} instead"
-            )
+            one = int(wrong[0])
+            raise ModelError(f"`{name}` must be {low} to {high}, but one is {one} instead")
         return found.to("cpu", torch.int64)
 
     @abstractmethod
@@ -178,8 +178,7 @@ class VocoderVoice(Voice):
     def look_ahead(self) -> str:
         config = self.vocoder.config
         seconds = config.context / config.frame_rate + (2 * HOP + OVERHANG) / SAMPLE_RATE
-        more = self.vocoder.durations.CONTEXT
-        return f"{seconds:.3f} s, and {more} more units when durations are not given"
+        return _LOOK_AHEAD.format(seconds, self.vocoder.durations.CONTEXT)
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""
@@ -313,7 +312,7 @@ class SelectionVoice(Voice):
     @property
     def look_ahead(self) -> str:
         seconds = UnitSelector.LOOK_AHEAD * self.recorded.step_samples / SAMPLE_RATE
-        return f"{seconds:.3f} s, and {Pace.CONTEXT} more units when durations are not given"
+        return _LOOK_AHEAD.format(seconds, Pace.CONTEXT)
 
     def stream(self) -> VoiceStream:
         """Return a stream of speech, silent so far."""

@@ -68,7 +68,7 @@ def test_a_token_waits_while_readings_differ_and_no_longer_than_it_may(search: B
     doubtful = frames([1, 0])
     doubtful[0, 2] = 8.99
     assert stream.push(doubtful) == []  # 1 or 2
-    assert stream.push(frames([0] * 20)) == [1]
+    assert stream.push(frames([0] * 30)) == [1]
     assert stream.finish() == []
 
 
