@@ -38,16 +38,17 @@ PIECE_SECONDS = 30.0
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     """Read every audio file below a folder (or one audio file), sorted by path.
 
-    `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
-    id is the path below the folder without suffix. A first subfolder called train, dev, test or
-    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it gives one
-    utterance for each transcribed stretch, `name@START` with START in milliseconds, and what is
-    not transcribed (pauses of up to a second apart), in pieces of 30 s, as `name@START-STOP`
-    without text. The tier is `options.columns["text"]`, or see `read_annotations`. Where several
-    of them stand beside one recording, the one that was changed last is taken. Hidden files are
-    left out; links to folders are not followed, and a link that leaves the folder is a DataError.
-    Transcripts that cannot be read are findings, or all together a DataError; those that are
-    empty or belong to no recording, and documents of Word or Excel, are findings.
+    `name.txt` or `name.wav.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are
+    joined by spaces. The id is the path below the folder without suffix. A first subfolder called
+    train, dev, test or the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat)
+    beside it gives one utterance for each transcribed stretch, `name@START` with START in
+    milliseconds, and what is not transcribed (pauses of up to a second apart), in pieces of 30 s,
+    as `name@START-STOP` without text. The tier is `options.columns["text"]`, or see
+    `read_annotations`. Where several of them stand beside one recording, the one that was changed
+    last is taken. Hidden files are left out; links to folders are not followed, and a link that
+    leaves the folder is a DataError. Transcripts that cannot be read are findings, or all together
+    a DataError; those that are empty or belong to no recording, and documents of Word or Excel,
+    are findings.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
