@@ -130,4 +130,5 @@ def _is_label(written: Path, recording: Path) -> bool:
     from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES
 
     is_text = written.suffix.lower() in (".txt", *ANNOTATION_SUFFIXES)
-    return is_text and written.resolve().with_suffix("") == recording.resolve().with_suffix("")
+    stem, recording = written.resolve().with_suffix(""), recording.resolve()
+    return is_text and stem in (recording.with_suffix(""), recording)

@@ -18,7 +18,12 @@ from speechjepa.data.check_audio import (
 from speechjepa.data.check_characters import Written, count_characters
 from speechjepa.data.check_form import form_findings
 from speechjepa.data.check_recordings import audio_findings, duplicate_findings
-from speechjepa.data.check_text import fit_findings, frames_needed, split_findings
+from speechjepa.data.check_text import (
+    fit_findings,
+    frames_needed,
+    split_findings,
+    unread_columns,
+)
 from speechjepa.data.findings import (
     CheckReport,
     Finding,
@@ -116,6 +121,7 @@ def check_corpus(
     findings = [
         *known,
         *_empty_splits(splits, train, written),
+        *unread_columns(judged, written),
         *audio_findings(
             heard,
             min_seconds=options.min_seconds,

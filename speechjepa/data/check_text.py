@@ -11,6 +11,7 @@ from itertools import combinations
 from speechjepa.data.check_audio import Heard
 from speechjepa.data.check_characters import Written
 from speechjepa.data.findings import Finding, number
+from speechjepa.data.readers.common import FIELDS
 from speechjepa.data.scripts import describe
 
 RATE_FACTOR = 4.0
@@ -19,6 +20,47 @@ MIN_RATE_CHARACTERS = 4
 """Shorter transcripts are letters and interjections, mostly pause."""
 MIN_RATES = 20
 """Fewer transcripts than this have no usual speaking rate."""
+
+NO_TEXT_COLUMNS = frozenset(
+    "translation target_audio key phonetic num_samples gender sex age accent accents dialect "
+    "variant segment sentence_id sentence_domain path".split()
+)
+"""Columns that are known to hold something else than a transcript."""
+
+
+def unread_columns(heard: Sequence[Heard], written: Sequence[Written]) -> list[Finding]:
+    """Return the columns with words that are not read, of splits in which nothing has text.
+
+    Args:
+        heard: All utterances, without pools of unlabelled audio.
+        written: Labelled utterances.
+    """
+    labelled = {w.split for w in written}
+    first: dict[str, dict[str, Heard]] = defaultdict(dict)
+    for h in heard:
+        if h.split in labelled:
+            continue
+        for column, value in h.utterance.extra.items():
+            is_words = isinstance(value, str) and any(map(str.isalpha, value))
+            if is_words and column.lower() not in NO_TEXT_COLUMNS:
+                first[h.split].setdefault(column, h)
+    return [
+        Finding(
+            code="unread_columns",
+            severity="warning",
+            title=f"{split} has no transcripts, and columns that are not read: "
+            + ", ".join(columns),
+            meaning="Nothing is learnt from them. A transcript is looked for in the columns "
+            + ", ".join(FIELDS["text"])
+            + ".",
+            advice="If one of them holds the transcripts, rename it to text, or name it: "
+            "--column text=NAME here, `columns: {text: NAME}` in a recipe.",
+            places=tuple(
+                h.place(f'{column}: "{h.utterance.extra[column]}"') for column, h in columns.items()
+            ),
+        )
+        for split, columns in first.items()
+    ]
 
 
 def frames_needed(text: str) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from speechjepa.audio.files import probe_audio
+from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
+from speechjepa.data.readers.beside import transcripts_beside
 from speechjepa.data.readers.text_files import read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
+
+NAMED = 5
+"""Ids or lists that an error shows."""
 
 
 def select_labels(
@@ -85,13 +89,13 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
     else:
         path = folder / f"{name}.txt"
     if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "none"
         raise DataError(
-            f'there is no such list of ids for labels "{name}"; lists beside it: {known}.',
+            f'there is no such list of ids for labels "{name}"; lists beside it: {_lists(folder)}.',
             path=path,
         )
     by_id = {utterance.id: utterance for utterance in utterances}
     lines: dict[str, int] = {}
+    silent: list[Utterance] = []
     for line, content in read_lines(path):
         identity = content.strip()
         utterance = by_id.get(identity)
@@ -99,15 +103,47 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
             reason = f"is also on line {lines[identity]}. Remove one."
         elif utterance is None:
             reason = "is not the id of an utterance of this split. Remove or correct it."
-        elif not (utterance.text and utterance.text.strip()):
-            reason = f"has no transcript ({utterance.source}). Remove it, or add the text."
         else:
             lines[identity] = line
+            silent += [] if utterance.text and utterance.text.strip() else [utterance]
             continue
         raise DataError(f'"{identity}" {reason}', path=path, line=line)
+    if silent:
+        raise _without_text(silent, lines, path)
     if not lines:
         raise DataError("holds no ids.", path=path, line=1)
     return [utterance for utterance in utterances if utterance.id in lines]
+
+
+def _without_text(silent: Sequence[Utterance], lines: Mapping[str, int], path: Path) -> DataError:
+    first = silent[0]
+    if len(silent) == 1:
+        who = f'"{first.id}" has no transcript ({first.source})'
+    else:
+        who = f"{len(silent):,} of its {len(lines):,} ids have no transcript: " + _first_of(
+            [f'"{utterance.id}" ({utterance.source})' for utterance in silent]
+        )
+    return DataError(
+        f"{who}. Transcribe what is missing, or take it out of the list; "
+        'labels: "all" learns from every transcript that there is.',
+        path=path,
+        line=lines[first.id],
+    )
+
+
+def _lists(folder: Path) -> str:
+    """Return the texts of a folder that are no transcript of a recording beside them."""
+    files = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    recordings = [name for name in files if PurePath(name).suffix.lower() in AUDIO_SUFFIXES]
+    beside = transcripts_beside(folder, files, recordings)
+    taken = {path.name for paths in beside.values() for path in paths}
+    lists = [PurePath(name) for name in files if name.endswith(".txt") and name not in taken]
+    return _first_of([path.stem for path in lists]) or "none"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _draw(utterances: Sequence[Utterance], labels: Mapping[str, Any]) -> list[Utterance]:

@@ -119,6 +119,32 @@ def test_what_the_reader_found_is_in_the_report(tmp_path: Path, capsys) -> None:
     assert "several_transcripts" in {f["code"] for f in report_of(capsys)["findings"]}
 
 
+def unread_columns(folder: Path, capsys, header: str, *values: str) -> list[str]:
+    for number, _ in enumerate(values):
+        write_wav(folder / f"{number}.wav", np.full(16000, 0.1 + 0.1 * number))
+    rows = [f"{number}.wav,{value}\n" for number, value in enumerate(values)]
+    (folder / "metadata.csv").write_text(f"file_name,{header}\n" + "".join(rows))
+    main(["check", str(folder), "--json"])
+    return [f["title"] for f in report_of(capsys)["findings"] if f["code"] == "unread_columns"]
+
+
+def test_columns_that_may_hold_the_transcripts_are_named(tmp_path: Path, capsys) -> None:
+    header = "sentense,notes,gender,size"
+    assert unread_columns(tmp_path, capsys, header, "mama,old,f,4", "papa,,m,5") == [
+        f"{tmp_path.name} has no transcripts, and columns that are not read: sentense, notes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("text,notes", "mama,old"), ("translation,target_audio,key", "mother,0.wav,a"), ("size", "4")],
+)
+def test_columns_that_hold_no_transcripts_are_no_finding(
+    tmp_path: Path, capsys, header: str, value: str
+) -> None:
+    assert unread_columns(tmp_path, capsys, header, value) == []
+
+
 def test_what_cannot_be_written_is_said_before_the_listening(tmp_path: Path, capsys) -> None:
     folder = make_folder(tmp_path / "train", ["mama"])
     assert main(["check", str(folder), "--write", str(folder / "0.wav" / "x.jsonl")]) == 2

@@ -94,6 +94,18 @@ def test_transcripts_that_would_become_labels_are_told(run, recording, tmp_path,
     assert (told in capsys.readouterr().err) == bool(labelled) == (suffix != "srt")
 
 
+@pytest.mark.parametrize("suffix", ["txt", "eaf", "TextGrid"])
+def test_transcripts_of_recordings_of_one_name_are_read_back(
+    run, recording, tmp_path, capsys, suffix
+):
+    (tmp_path / "a.flac").write_bytes(recording.read_bytes())
+    assert run(tmp_path, "-o", tmp_path, "-f", suffix) == 0
+    assert (tmp_path / f"a.wav.{suffix}").is_file()
+    assert "lie beside their recordings (2)" in capsys.readouterr().err
+    labelled = {u.audio_path.name: u.text for u in read_corpus(tmp_path) if u.text}
+    assert labelled == {"a.wav": "abc de", "a.flac": "abc de"}
+
+
 def test_characters_are_timed_in_json(run, recording, capsys):
     assert run(recording, "-f", "json", "--character_timestamps") == 0
     (segment,) = json.loads(capsys.readouterr().out)["segments"]

@@ -50,6 +50,7 @@ def test_a_name_reads_the_list_beside_the_manifest(tmp_path) -> None:
     [
         ("u001\nu999\n", r"2min.txt:2: \"u999\" is not the id"),
         ("u001\n\nu005\n", r"2min.txt:3: \"u005\" has no transcript \(metadata.jsonl:6\)"),
+        ("u000\nu001\nu010\n", r"2min.txt:1: 2 of its 3 ids have no transcript: \"u000\" \("),
         ("u001\nu002\nu001\n", r"2min.txt:3: \"u001\" is also on line 1"),
         ("\n\n", r"2min.txt:1: holds no ids"),
     ],
@@ -64,6 +65,30 @@ def test_a_missing_list_names_those_that_are_there(tmp_path) -> None:
     (tmp_path / "1h.txt").write_text("u001\n")
     with pytest.raises(DataError, match="10min.txt.*lists beside it: 1h"):
         select_labels(corpus(), "10min", folder=tmp_path)
+
+
+def test_ids_without_transcripts_are_counted_and_the_first_named(tmp_path) -> None:
+    (tmp_path / "first.txt").write_text("".join(f"u{number:03}\n" for number in range(1, 36)))
+    with pytest.raises(DataError) as error:
+        select_labels(corpus(), str(tmp_path / "first.txt"), folder="/nowhere")
+    told = str(error.value)
+    assert told.startswith(f'{tmp_path}/first.txt:5: 7 of its 35 ids have no transcript: "u005" (')
+    assert '"u025" (metadata.jsonl:26) and 2 more. Transcribe what is missing, or take' in told
+    assert "u030" not in told and 'labels: "all"' in told
+
+
+def test_transcripts_are_not_named_as_lists_and_at_most_five_lists_are(tmp_path) -> None:
+    for name in ("a.wav", "a.txt", "b.MP3", "b.txt", "B.wav.txt"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(DataError, match=r"lists beside it: B.wav\.$"):
+        select_labels(corpus(), "nosuch", folder=tmp_path)
+    (tmp_path / "B.wav.txt").unlink()
+    with pytest.raises(DataError, match=r"lists beside it: none\.$"):
+        select_labels(corpus(), "nosuch", folder=tmp_path)
+    for number in range(7):
+        (tmp_path / f"list{number}.txt").write_text("u001\n")
+    with pytest.raises(DataError, match=r"list0, list1, list2, list3, list4 and 2 more\.$"):
+        select_labels(corpus(), "nosuch", folder=tmp_path)
 
 
 def test_a_draw_reaches_the_minutes_and_no_more_than_needed(tmp_path) -> None:

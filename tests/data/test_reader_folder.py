@@ -79,6 +79,24 @@ def test_one_transcript_each_is_no_finding_and_several_are_logged(tmp_path, capl
     assert "1 recording with several transcripts" in caplog.text
 
 
+def test_a_transcript_may_have_the_whole_name_of_its_recording(tmp_path) -> None:
+    for name in ("a.wav", "a.flac", "b.wav", "b.wav.flac", "c.wav"):
+        audio(tmp_path / "x.wav").rename(tmp_path / name)
+    eaf(tmp_path / "a.wav.eaf", (0.0, 0.1, "wav"))
+    lines(tmp_path / "a.flac.txt", "flac")
+    eaf(tmp_path / "b.wav.TextGrid", (0.0, 0.1, "longer name"))
+    lines(tmp_path / "c.wav.TXT", "c")
+    utterances, findings = read_with_findings(tmp_path)
+    assert findings == {}
+    assert {u.id: u.text for u in utterances} == {
+        "a.flac": "flac",
+        "a.wav@0": "wav",
+        "b": None,
+        "b.wav@0": "longer name",
+        "c": "c",
+    }
+
+
 # Recordings transcribed in part ---------------------------------------------------------------
 
 

@@ -180,7 +180,8 @@ def test_a_nemo_manifest_is_read(tmp_path) -> None:
     rows(path, {"audio_filepath": "a.wav"}, {"text": "x"})
     refused(path, 'train.json:2: lacks "audio_filepath"; its keys are text')
     rows(path, {"wav": "a.wav"})
-    refused(path, "train.json:1: has neither audio_filepath")
+    refused(path, "train.json:1: has neither audio_filepath.*its keys are wav")
+    refused(path, "`columns: {audio: KEY}`. .*check .* --format nemo --column audio=KEY --write")
     assert read_corpus(path, format="nemo", columns={"audio": "wav"})[0].id == "a"
 
 

@@ -29,6 +29,8 @@ def transcripts_beside(
 
     It is the one that was changed last: who corrects in ELAN leaves the `.txt` as it was. Names
     are compared with their accents composed: a copy through macOS may have decomposed one.
+    `a.wav.txt` is beside `a.wav`, as `transcribe` names it where there is an `a.mp3` too, unless
+    there is an `a.wav.mp3`.
 
     Args:
         root: The folder.
@@ -36,12 +38,15 @@ def transcripts_beside(
         recordings: Those of them that are recordings.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
+    by_name: dict[str, list[str]] = defaultdict(list)
     for name in recordings:
         by_stem[_key(name, stem=True)].append(name)
+        by_name[_key(name, stem=False)].append(name)
     found: dict[str, list[Path]] = {}
     for name in files:
         if PurePath(name).suffix.lower() in TRANSCRIPT_SUFFIXES and (root / name).is_file():
-            for owner in by_stem.get(_key(name, stem=True), ()):
+            key = _key(name, stem=True)
+            for owner in by_stem.get(key) or by_name.get(key) or ():
                 found.setdefault(owner, []).append(root / name)
     return {owner: _last_first(root / owner, paths) for owner, paths in found.items()}
 

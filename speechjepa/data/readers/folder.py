@@ -24,6 +24,7 @@ from speechjepa.data.readers.common import (
     finish,
     make_roots,
 )
+from speechjepa.data.readers.strays import empty_transcripts, stray_findings
 from speechjepa.data.readers.text_files import read_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, DataError
@@ -37,15 +38,17 @@ PIECE_SECONDS = 30.0
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     """Read every audio file below a folder (or one audio file), sorted by path.
 
-    `name.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are joined by spaces. The
-    id is the path below the folder without suffix. A first subfolder called train, dev, test or
-    the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat) beside it gives one
-    utterance for each transcribed stretch, `name@START` with START in milliseconds, and what is
-    not transcribed (pauses of up to a second apart), in pieces of 30 s, as `name@START-STOP`
-    without text. The tier is `options.columns["text"]`, or see `read_annotations`. Where several
-    of them stand beside one recording, the one that was changed last is taken. Hidden files are
-    left out; links to folders are not followed, and a link that leaves the folder is a DataError.
-    Transcripts that cannot be read are findings, or all together a DataError.
+    `name.txt` or `name.wav.txt` (or `.TXT`) beside `name.wav` is its transcript; its lines are
+    joined by spaces. The id is the path below the folder without suffix. A first subfolder called
+    train, dev, test or the like names the split. `name.eaf` (ELAN) or `name.TextGrid` (Praat)
+    beside it gives one utterance for each transcribed stretch, `name@START` with START in
+    milliseconds, and what is not transcribed (pauses of up to a second apart), in pieces of 30 s,
+    as `name@START-STOP` without text. The tier is `options.columns["text"]`, or see
+    `read_annotations`. Where several of them stand beside one recording, the one that was changed
+    last is taken. Hidden files are left out; links to folders are not followed, and a link that
+    leaves the folder is a DataError. Transcripts that cannot be read are findings, or all together
+    a DataError; those that are empty or belong to no recording, and documents of Word or Excel,
+    are findings.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
@@ -58,6 +61,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     utterances = []
     gaps: dict[str, list[Utterance]] = {}
     bad: list[tuple[Utterance, DataError]] = []
+    empty: dict[str, Path] = {}
     for name in names:
         stem = PurePath(name).with_suffix("").as_posix()
         path = roots.locate(name, path=root, line=None)
@@ -72,6 +76,8 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         if name in beside:
             try:
                 parts = _transcribed(whole, beside[name][0], options.columns.get("text"))
+                if not any(part.text for part in parts):
+                    empty[whole.id] = beside[name][0]
             except DataError as error:
                 bad.append((whole, error))
                 parts = [whole]
@@ -83,6 +89,9 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         raise all_of(bad, location)
     options.tell(unreadable_transcripts(bad))
     options.tell([*several_transcripts(beside), *partly_transcribed(gaps.values())])
+    options.tell(empty_transcripts(empty))
+    if location.is_dir():
+        options.tell(stray_findings(root, files, names, beside))
     return finish(utterances, location, roots.folders)
 
 

@@ -159,8 +159,10 @@ def _detect_json_lines(path: Path) -> str:
         return "audiofolder"
     raise DataError(
         f"has neither audio_filepath (NeMo) nor file_name (AudioFolder); its keys are"
-        f' {", ".join(keys) or "none"}. Rename one, or say format="nemo" and'
-        ' columns={"audio": ...}.',
+        f" {', '.join(keys) or 'none'}. Rename the one that holds the audio to audio_filepath, or"
+        " say which it is. In a recipe: `format: nemo` and `columns: {audio: KEY}`. On the command"
+        f" line: `speechjepa check {path} --format nemo --column audio=KEY --write NEW.jsonl`,"
+        " which writes a manifest that every command reads.",
         path=path,
         line=line,
     )
