@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -93,26 +94,33 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
             f'there is no such list of ids for labels "{name}"; lists beside it: {_lists(folder)}.',
             path=path,
         )
-    by_id = {utterance.id: utterance for utterance in utterances}
+    by_id = {utterance.id: [utterance] for utterance in utterances}
+    stretches: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        stretches.setdefault(utterance.id.rpartition("@")[0], []).append(utterance)
     lines: dict[str, int] = {}
+    chosen: set[str] = set()
     silent: list[Utterance] = []
     for line, content in read_lines(path):
         identity = content.strip()
-        utterance = by_id.get(identity)
+        # A recording that was annotated since is there as its stretches, a@500-1200 and so on.
+        named = by_id.get(identity) or stretches.get(identity)
         if identity in lines:
             reason = f"is also on line {lines[identity]}. Remove one."
-        elif utterance is None:
+        elif not identity or named is None:
             reason = "is not the id of an utterance of this split. Remove or correct it."
         else:
             lines[identity] = line
-            silent += [] if utterance.text and utterance.text.strip() else [utterance]
+            transcribed = _labelled(named)
+            chosen |= {utterance.id for utterance in transcribed}
+            silent += [] if transcribed else [dataclasses.replace(named[0], id=identity)]
             continue
         raise DataError(f'"{identity}" {reason}', path=path, line=line)
     if silent:
         raise _without_text(silent, lines, path)
     if not lines:
         raise DataError("holds no ids.", path=path, line=1)
-    return [utterance for utterance in utterances if utterance.id in lines]
+    return [utterance for utterance in utterances if utterance.id in chosen]
 
 
 def _without_text(silent: Sequence[Utterance], lines: Mapping[str, int], path: Path) -> DataError:

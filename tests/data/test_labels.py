@@ -77,6 +77,22 @@ def test_ids_without_transcripts_are_counted_and_the_first_named(tmp_path) -> No
     assert "u030" not in told and 'labels: "all"' in told
 
 
+def test_a_recording_in_a_list_stands_for_its_transcribed_stretches(tmp_path) -> None:
+    audio = Path("/nowhere/a.wav")
+    stretches = [
+        Utterance(id="a@500", audio_path=audio, start=0.5, duration=1.0, text="one"),
+        Utterance(id="a@1500-4000", audio_path=audio, start=1.5, duration=2.5),
+        Utterance(id="a@4000", audio_path=audio, start=4.0, duration=1.0, text="two"),
+        Utterance(id="b@0-3000", audio_path=Path("/nowhere/b.wav"), start=0.0, duration=3.0),
+    ]
+    (tmp_path / "first.txt").write_text("a\nu001\n", encoding="utf-8")
+    chosen = select_labels([*corpus(), *stretches], "first", folder=tmp_path)
+    assert ids(chosen) == ["u001", "a@500", "a@4000"]
+    (tmp_path / "first.txt").write_text("a\nb\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r'2: "b" has no transcript'):
+        select_labels([*corpus(), *stretches], "first", folder=tmp_path)
+
+
 def test_transcripts_are_not_named_as_lists_and_at_most_five_lists_are(tmp_path) -> None:
     for name in ("a.wav", "a.txt", "b.MP3", "b.txt", "B.wav.txt"):
         (tmp_path / name).write_text("x")
