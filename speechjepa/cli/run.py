@@ -194,9 +194,21 @@ def _labels(data: Any) -> str:
 def _result(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "not run"
+    if "training_minutes" in record:
+        return _translation_result(record)
     cells = [
         f"{label} {100 * record[key]:.1f} %"
         for key, label in (("cer", "CER"), ("wer", "WER"), ("cer_lm", "CER with LM"))
         if record.get(key) is not None
     ]
     return f"{', '.join(cells)} ({record.get('date', 'undated')})"
+
+
+def _translation_result(record: Mapping[str, Any]) -> str:
+    if record.get("asr_bleu") is not None:
+        ceiling = record.get("asr_bleu_ceiling")
+        of = "" if ceiling is None else f" of {ceiling:.1f}"
+        return f"ASR-BLEU {record['asr_bleu']:.1f}{of}"
+    if record.get("bleu") is not None:
+        return f"BLEU {record['bleu']:.1f}"
+    return f"{100 * record['unit_error_rate']:.1f} % of units wrong"

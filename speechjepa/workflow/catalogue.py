@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +115,27 @@ def _get(section: Any, key: str) -> Any:
 
 
 def last_results() -> dict[str, Mapping[str, Any]]:
-    """Return the latest record of each recipe in `results/recipes`, by the recipe's `name`.
+    """Return a record of each recipe that was measured, by the recipe's `name`.
+
+    Of `results/recipes` the latest, of `results/translation` the one that was trained the longest.
 
     Raises:
         DataError: A record is not JSON.
     """
-    latest: dict[str, Mapping[str, Any]] = {}
+    return _records("translation", "training_minutes", float) | _records("recipes", "date", str)
+
+
+def _records(kind: str, key: str, order: Callable[[Any], Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the records in a folder of results that have most of a key, by recipe."""
+    found: dict[str, Mapping[str, Any]] = {}
+    most: dict[str, Any] = {}
     for folder in project_folders("results"):
-        for path in sorted((folder / "recipes").glob("*.json")):
+        for path in sorted((folder / kind).glob("*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                name, date = str(record["recipe"]), str(record["date"])
+                name, place = str(record["recipe"]), order(record[key])
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"is no result of a recipe: {error}", path=path) from error
-            if name not in latest or date >= str(latest[name]["date"]):
-                latest[name] = record
-    return latest
+            if name not in found or place >= most[name]:
+                found[name], most[name] = record, place
+    return found

@@ -188,6 +188,28 @@ def test_recipes_are_listed_with_their_last_result(
     assert line.endswith("CER 25.0 %, WER 75.0 % (2026-01-02)")
 
 
+def test_recipes_that_translate_are_listed_with_the_longest_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, results = tmp_path / "recipes" / "ours", tmp_path / "results" / "translation"
+    recipes.mkdir(parents=True)
+    results.mkdir(parents=True)
+    (recipes / "speech.yaml").write_text("{name: ours-a, translation: {language: yy}}")
+    (recipes / "text.yaml").write_text("{name: ours-b, translation: {writes: characters}}")
+    for name, minutes, scores in (
+        ("ours-a", 60.0, {"asr_bleu": 85.24, "asr_bleu_ceiling": 97.6}),
+        ("ours-a", 9.0, {"asr_bleu": 12.0, "asr_bleu_ceiling": 97.6}),
+        ("ours-b", 9.0, {"asr_bleu": None, "bleu": 3.0}),
+    ):
+        record = {"recipe": name, "training_minutes": minutes, **scores}
+        (results / f"{name}-{minutes}.json").write_text(json.dumps(record))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ends = [line.split("  ")[-1].strip() for line in lines if line.startswith("ours/")]
+    assert ends == ["ASR-BLEU 85.2 of 97.6", "BLEU 3.0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
