@@ -9,8 +9,9 @@ pretrained further from it, and `best` goes on from `shipped` with self-training
 the outside row, see tools/learning_transformers.py: its `Wav2Vec2ForPreTraining` for the same
 minutes, fine-tuned for `--outside_minutes`, in which it takes fewer steps than the others. The
 column digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits
-whose word fits best of the ten. What the frozen encoders of these runs tell apart (a linear probe,
-RankMe, ABX) is measured by tools/benchmark_representation.py.
+whose word fits best of the ten; the row `best` hears what that speaker says in train, without
+transcripts, as it hears the others. What the frozen encoders of these runs tell apart (a linear
+probe, RankMe, ABX) is measured by tools/benchmark_representation.py.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
 again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio heard
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ import torch
 from speechjepa.audio.files import read_audio
 from speechjepa.data.readers import read_corpus, write_manifest
 from speechjepa.data.utterance import Utterance
+from speechjepa.inference.evaluate import evaluate
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.training.callbacks import start_encoder
 from speechjepa.training.pretrain import pretrain
@@ -70,6 +73,12 @@ MORE = {
     "best": ["finetune.streaming={}", "self_training={rounds: 2, max_steps: 2500}"],
 }
 """What rows set beside the settings of all."""
+DIGITS_BEST = [
+    "finetune.streaming=null",
+    "language_model={kind: word, num_trials: 10}",
+    "self_training={rounds: 2, max_steps: 500}",
+]
+"""What `best` sets last for digits-2min, whose recordings are single words."""
 JEPA = ("pretrain.objective=jepa", "pretrain.jepa.num_masks=1")
 PRETRAINED = {
     "reconstruct": ("pretrain.objective=reconstruct", "pretrain.reconstruct.num_masks=1"),
@@ -291,37 +300,66 @@ def _cell(
 def digits_cell(
     options: argparse.Namespace, row: str, column: str, seed: int, start: str
 ) -> dict[str, Any]:
-    """Fine-tune on five speakers' digits and measure on the sixth's, six times."""
+    """Fine-tune on five speakers' digits and measure on the sixth's, six times.
+
+    Error rates are means over utterances of their folds'.
+    """
     root = options.data_root / "digits"
     train, dev = (read_corpus(str(root / split)) for split in ("train", "dev"))
     two_minutes = set((root / "train" / "2min.txt").read_text("utf-8").split())
     right: list[float] = []
-    edits = []
+    rates: list[tuple[float | None, ...]] = []
     for speaker in sorted({str(u.speaker) for u in dev}):
         run_dir = options.work / f"{row}-{seed}" / f"{column}-{speaker}"
-        folds = {
-            "train": [u for u in train if u.speaker != speaker and u.id in two_minutes],
-            "dev": [u for u in dev if u.speaker == speaker],
-        }
+        folds = digits_fold(train, dev, two_minutes, speaker, teaches_itself=row == "best")
         for split, utterances in folds.items():
             write_manifest(utterances, run_dir / f"{split}.jsonl", overwrite=True)
         settings = _finetuning(options, row, seed, start)
         settings += [f"data.train={(run_dir / 'train.jsonl').resolve()}", "data.labels=all"]
-        settings += [f"data.dev={(run_dir / 'dev.jsonl').resolve()}", "language_model=null"]
-        # The digits outside speak for themselves: the step with the best dev CER is not sought.
-        settings += [f"finetune.evaluate_every={options.finetune_steps}"]
+        settings += [f"data.dev={(run_dir / 'dev.jsonl').resolve()}"]
+        if row == "best":
+            settings += DIGITS_BEST
+        else:
+            settings += ["language_model=null"]
+            # The digits outside speak for themselves: the step with the best dev CER is not sought.
+            settings += [f"finetune.evaluate_every={options.finetune_steps}"]
         recipe = _recipe(options, column, settings)
         run_recipe(recipe, run_dir, cache_dir=options.work / "cache")
-        model = load(run_dir / "finetune" / "bundle")
-        right += [float(best_word(model, u) == u.text) for u in folds["dev"]]
-        found = json.loads((run_dir / "evaluate" / "results.json").read_text(encoding="utf-8"))
-        edits.append((found["cer"], found["wer"], len(folds["dev"])))
-    total = sum(count for _, _, count in edits)
-    cer, wer = (sum(fold[i] * fold[2] for fold in edits) / total for i in (0, 1))
+        model = load(run_dir / ("self_training" if row == "best" else "finetune") / "bundle")
+        outside = [u for u in dev if u.speaker == speaker]
+        right += [float(best_word(model, u) == u.text) for u in outside]
+        found = evaluate(model, outside)
+        rates += [(found.cer, found.wer, found.cer_lm, found.wer_lm)] * len(outside)
+    means = [
+        None if None in each else float(np.mean([rate for rate in each if rate is not None]))
+        for each in zip(*rates, strict=True)
+    ]
     draws = np.random.default_rng(0).choice(right, (2000, len(right))).mean(axis=1)
     cell = _cell(options, row, column, seed, run_dir)
     bounds = [float(bound) for bound in np.percentile(draws, [2.5, 97.5])]
-    return {**cell, "cer": cer, "wer": wer, "accuracy": float(np.mean(right)), "interval": bounds}
+    cell |= dict(zip(("cer", "wer", "cer_lm", "wer_lm"), means, strict=True))
+    return {**cell, "accuracy": float(np.mean(right)), "interval": bounds}
+
+
+def digits_fold(
+    train: list[Utterance],
+    dev: list[Utterance],
+    labelled: set[str],
+    speaker: str,
+    *,
+    teaches_itself: bool,
+) -> dict[str, list[Utterance]]:
+    """Return the train and dev utterances of the fold that leaves a speaker out.
+
+    A model that teaches itself hears all of train, what the speaker said there included, without
+    its transcripts; its steps and its language model are chosen on the other speakers' dev.
+    """
+    known = [u for u in train if u.speaker != speaker and u.id in labelled]
+    if not teaches_itself:
+        return {"train": known, "dev": [u for u in dev if u.speaker == speaker]}
+    ids = {u.id for u in known}
+    heard = [replace(u, text=None) for u in train if u.id not in ids]
+    return {"train": known + heard, "dev": [u for u in dev if u.speaker != speaker]}
 
 
 def best_word(model: SpeechModel, utterance: Utterance) -> str:

@@ -22,9 +22,9 @@ from speechjepa.inference.tuning import beam_texts, greedy_texts
 
 logger = logging.getLogger(__name__)
 
-MIN_SECONDS, MAX_SECONDS = 0.5, 30.0
-"""Unlabelled recordings outside this are left out: shorter ones hold no word, and longer ones
-are not utterances."""
+MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
+"""Unlabelled recordings outside this are left out: shorter ones hold no word (a digit may take
+0.15 s), and longer ones are not utterances."""
 AT_ONCE = 2000
 """Utterances whose logits are held in memory together."""
 

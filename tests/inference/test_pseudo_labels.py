@@ -82,3 +82,13 @@ def test_what_is_heard_becomes_the_transcript_and_silence_is_left_out(tmp_path) 
     found = pseudo_label(ToneModel(), said)
     assert [(item.utterance.id, item.utterance.text) for item in found] == [("clear", "abcdef")]
     assert -0.1 < found[0].confidence <= 0.0
+
+
+def test_a_single_short_word_counts_and_a_click_does_not(tmp_path) -> None:
+    waves = {"word": synthesize("ab"), "click": synthesize("a")[: int(0.05 * 16000)]}
+    said = [
+        Utterance(id=name, audio_path=write(tmp_path / f"{name}.wav", w), duration=len(w) / 16000)
+        for name, w in waves.items()
+    ]
+    assert 0.1 < len(waves["word"]) / 16000 < 0.5
+    assert [item.utterance.id for item in pseudo_label(ToneModel(), said)] == ["word"]
