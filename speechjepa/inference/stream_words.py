@@ -15,6 +15,9 @@ from speechjepa.inference.search import BeamSearch, Hypothesis, greedy_decode
 from speechjepa.metrics.calibration import ScoreMap
 from speechjepa.text.vocabulary import Vocabulary
 
+LIKELY = 5.0
+"""Readings that score this much below the best are not waited for (nats): words come 50 ms earlier
+than if all of the beam had to agree, and with the same errors (docs/LOG.md)."""
 CONTEXT_WORDS = 5
 """Final words that a language model goes on from; its n-grams are no longer."""
 
@@ -27,7 +30,7 @@ class WordsConfig:
     """A pause this long ends a word and a line, with or without a word boundary in it."""
     settle_seconds: float = 0.24
     """With a language model: a finished word this old becomes final even if other readings of it
-    are still in the beam, so that the wait is bounded (seconds)."""
+    are likely, so that the wait is bounded (seconds)."""
     max_seconds: float = 12.0
     """What was not parted into words for so long is parted at its longest pause (seconds)."""
     margin_seconds: float = 0.2
@@ -63,7 +66,7 @@ class StreamWords:
 
     Logits are divided at pauses; what follows the last final word is decoded again with each piece,
     from the boundary where that word ended. A word is final once its boundary was heard (best
-    path), or once all that the beam holds agree on it, or its boundary is `settle_seconds` old.
+    path), or once all likely readings agree on it, or its boundary is `settle_seconds` old.
 
     Args:
         vocabulary: The V symbols.
@@ -225,7 +228,8 @@ class StreamWords:
         prefix = self._forced(logits)
         skip = len(prefix)
         candidates = self._search.candidates(torch.cat([prefix, logits]))
-        readings = [self._words(hypothesis, skip) for hypothesis in candidates]
+        likely = [one for one in candidates if one.score > candidates[0].score - LIKELY]
+        readings = [self._words(hypothesis, skip) for hypothesis in likely]
         words, bounds = readings[0]
         if ends:
             return _Guess(words, bounds, len(bounds))

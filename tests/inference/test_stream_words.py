@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from speechjepa.inference import stream_words
 from speechjepa.inference.search import BeamConfig, BeamSearch
 from speechjepa.inference.stream_words import StreamWords, WordsConfig
 from speechjepa.metrics.calibration import ScoreMap
@@ -189,6 +190,23 @@ def test_what_the_beam_does_not_agree_on_waits_but_not_for_long(character_search
                 break
     assert waits[0] <= 6
     assert len(waits) == 1 or waits[1] > waits[0]
+
+
+def test_an_unlikely_reading_is_not_waited_for(character_search, monkeypatch):
+    def first_frame(likely: float) -> int:
+        monkeypatch.setattr(stream_words, "LIKELY", likely)
+        words = opened(character_search, settle_seconds=10.0)
+        logits = torch.cat(
+            [confuse(logits_of("the mat "), 4, "c", by=-4.0), logits_of("on the log on the mat")]
+        )
+        for frame in range(len(logits)):
+            found = words.push(logits[frame : frame + 1], logits[:0])
+            if any(word["word"] == "mat" for f in found for word in f.final):
+                return frame
+        return len(logits)
+
+    # The boundary is frame 22; "cat" is 4 nats less likely, less what the language model adds.
+    assert first_frame(1.0) <= 23 < first_frame(25.0)
 
 
 def test_scores_are_probabilities_where_the_model_was_calibrated():
