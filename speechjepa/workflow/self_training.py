@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label,
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.language_model import attach
 from speechjepa.workflow.recipe import Recipe
+from speechjepa.workflow.record import write_json
 from speechjepa.workflow.run import Stage
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "self_training"
+DONE = "done.json"
+"""Of a round that is over, in its folder: what was recognised and kept."""
 
 
 def unlabelled(recipe: Recipe, corpora: Corpora) -> list[Utterance]:
@@ -70,13 +74,14 @@ def self_train(
     figures: dict[str, Any] = _figures(config, pool, [], 0)
     for turn in range(1, config.rounds + 1 if pool else 1):
         folder = run_dir / FOLDER / f"round{turn}"
-        recognised = pseudo_label(load(teacher, device=default_device()), pool)
-        train = training_set(corpora.labelled, recognised, config)
-        figures = _figures(config, pool, recognised, turn)
-        if not (folder / "done").exists():
+        if (folder / DONE).exists():
+            figures = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        else:
+            recognised = pseudo_label(load(teacher, device=default_device()), pool)
+            figures = _figures(config, pool, recognised, turn)
             bundle = finetune(
                 finetuning,
-                train,
+                training_set(corpora.labelled, recognised, config),
                 corpora.dev,
                 folder,
                 text=recipe.text,
@@ -85,7 +90,7 @@ def self_train(
                 cache_dir=cache_dir,
             )
             attach(recipe, corpora, bundle)
-            (folder / "done").touch()
+            write_json(folder / DONE, figures)
         teacher = folder / "bundle"
     final = run_dir / FOLDER / "bundle"
     shutil.rmtree(final, ignore_errors=True)  # of an interrupted copy

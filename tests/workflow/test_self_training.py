@@ -82,6 +82,33 @@ def test_a_second_round_has_the_first_as_its_teacher(
     ]
 
 
+def test_a_run_stopped_in_its_second_round_neither_hears_nor_learns_the_first_again(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_dir = tmp_path / "run"
+    settings = recipe(labels, *THREE, "self_training.rounds=2")
+    stand_in, stopped = self_training.pseudo_label, []
+
+    def stop_once(model: Any, unlabelled: Any, **options: Any) -> Any:
+        if "round1" in str(model.path) and not stopped:
+            stopped.append(model.path)
+            raise KeyboardInterrupt
+        return stand_in(model, unlabelled, **options)
+
+    monkeypatch.setattr(self_training, "pseudo_label", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(settings, run_dir)
+    weights = run_dir / "self_training" / "round1" / "bundle" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    states = run_recipe(settings, run_dir)
+    assert len(heard) == 2 and weights.stat().st_mtime_ns == before
+    assert states["self_training"].figures["rounds"] == 2
+
+
 def test_a_recipe_that_leaves_it_out_again_goes_back_to_the_first_model(
     labels: Path,
     tmp_path: Path,
