@@ -46,6 +46,8 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "en_id": ("s2st_phrases/en_id", ()),
     "prompts": ("s2st_prompts/es_en", ()),
     "prompts-pretrained": ("s2st_prompts/es_en_pretrained", ()),
+    "prompts-en_es": ("s2st_prompts/en_es", ()),
+    "prompts-en_pt": ("s2st_prompts/en_pt", ()),
     "mboshi": ("s2st_mboshi/text", ()),
     "mboshi-speech": ("s2st_mboshi/speech", ()),
 }
