@@ -220,9 +220,9 @@ def _learning(cells: Sequence[Result]) -> str:
             "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
             "mean over seeds, in brackets the bootstrap 95 % interval over utterances (its bounds "
             "averaged over seeds); then CER with the language model, and the number of seeds. "
-            "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` heard "
-            "them too, without transcripts. "
-            "`transformers`: its own wav2vec 2.0, see `tools/learning_transformers.py`. TFLOP: "
+            "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` "
+            "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
+            "`tools/learning_transformers.py`. TFLOP: "
             "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`.",
             _table(("Row", *columns), table),
             f"![CER of every row, by column]({PLOT})",

@@ -25,6 +25,8 @@ FRAME = 512
 FRAME_SECONDS = FRAME / RATE
 
 DetectorName = Literal["silero", "energy", "none"]
+VADS = ("auto", "silero", "energy", "none")
+"""What `vad` may say."""
 
 _CONTEXT = 64  # samples before a frame that Silero hears with it
 _BLOCK_FRAMES = 1024  # computed at once

@@ -101,17 +101,23 @@ BESIDE = {
     "lm.arpa": "the language model",
     "decoder.json": "the settings of the beam search",
     "language.safetensors": "what tells its languages apart",
+    "translator": "the translator",
+    "units": "the units that it writes",
+    "voice": "the voice that speaks them",
+    "retrieval": "the utterances whose translation it knows",
 }
-"""Files of a bundle beside the model, which only this project reads."""
+"""Files and folders of a bundle beside the model, which only this project reads."""
 
 
 def _bring_along(bundle: Bundle, target: Path | None) -> None:
     """Copy what lies beside the model; say what stays behind where there is nowhere to copy to."""
     for name, what in BESIDE.items():
-        if bundle.path is None or not (bundle.path / name).is_file():
+        if bundle.path is None or not (bundle.path / name).exists():
             continue
         if target is None:
-            print(f"{what} stays behind: {bundle.path / name}", file=sys.stderr)
+            print(f"left behind: {what}, {bundle.path / name}", file=sys.stderr)
+        elif (bundle.path / name).is_dir():
+            shutil.copytree(bundle.path / name, target / name)
         else:
             shutil.copyfile(bundle.path / name, target / name)
 

@@ -38,7 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", metavar="M", help="a bundle, or a run's folder (default: the shipped encoder)"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("labels.txt"), metavar="LABELS.txt"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("labels.txt"),
+        metavar="LABELS.txt",
+        help="list of ids to write (default: labels.txt in the current folder)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(

@@ -80,6 +80,7 @@ def _write(
 ) -> list[Path]:
     """Write the curve and its plot; return which of them were there already and stay."""
     from speechjepa.audio.files import read_audio
+    from speechjepa.data.readers.common import as_line
     from speechjepa.inference.surprise_plot import envelope, surprise_svg
 
     table, plot = (base.with_name(base.name + suffix) for suffix in (".tsv", ".svg"))
@@ -87,8 +88,18 @@ def _write(
     base.parent.mkdir(parents=True, exist_ok=True)
     if table not in kept:
         rows = [f"{t:.3f}\t{e:.6f}" for t, e in zip(found.times, found.error, strict=True)]
-        table.write_text("\n".join(["seconds\terror", *rows]) + "\n", encoding="utf-8")
+        _write_whole(table, "\n".join(["seconds\terror", *rows]) + "\n")
     if plot not in kept:
         loudness = envelope(read_audio(path, sample_rate=model.sample_rate))
-        plot.write_text(surprise_svg(found, path.name, loudness), encoding="utf-8")
+        _write_whole(plot, surprise_svg(found, as_line(path.name), loudness))
     return kept
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all: what is there is never written again."""
+    partial = path.with_name(f".{path.name}.unfinished")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -98,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
             "--stream takes one file, or - for standard input, and writes to stdout: leave -o out, "
             "and write `> FILE` behind it"
         )
+    if args.stream and args.head == "retrieval":
+        raise ConfigError("--head retrieval is for recordings; a stream is translated by the model")
+    if "-" in args.inputs and not args.stream:
+        raise ConfigError("- (standard input) is read as a stream: give --stream too")
     model = load(args.model, device=args.device)
     if args.stream:
         from speechjepa.inference.translator import SpeechTranslator

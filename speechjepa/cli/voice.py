@@ -142,7 +142,7 @@ def _speak(args: argparse.Namespace) -> int:
     from speechjepa.data.readers.common import as_line
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
-    from speechjepa.inference.output_folder import prepare_folder, tell_kept
+    from speechjepa.inference.output_folder import in_place_of_inputs, prepare_folder, tell_kept
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import check_encoder
     from speechjepa.inference.voice import load_voice
@@ -161,6 +161,9 @@ def _speak(args: argparse.Namespace) -> int:
         try:
             if recording.problem is not None:
                 raise DataError(recording.problem, path=recording.path)
+            problem = in_place_of_inputs([target], [each.path for each in recordings])
+            if problem is not None:
+                raise DataError(problem)
             if target.exists() and not args.overwrite:
                 kept.append(target)
                 continue

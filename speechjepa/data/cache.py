@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from speechjepa.audio.files import stream_audio
+from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, DataError
 from speechjepa.progress import audio_bar
@@ -230,7 +231,7 @@ def _fill(
                 skipped.append(
                     Skipped(
                         id=utterance.id,
-                        audio_path=str(utterance.audio_path),
+                        audio_path=as_text(str(utterance.audio_path)),
                         source=utterance.source,
                         reason=result,
                     )

@@ -56,8 +56,10 @@ def prepare(
         wanted: The setting.
 
     Raises:
-        ConfigError: int8 is asked for on another device than the CPU.
+        ConfigError: There is no such format, or int8 is asked for on another device than the CPU.
     """
+    if wanted not in COMPUTE_TYPES:
+        raise ConfigError(f"`compute_type` must be one of {COMPUTE_TYPES}, but is {wanted!r}.")
     device = next(ctc.parameters()).device
     if wanted == "int8" and device.type != "cpu":
         raise ConfigError(

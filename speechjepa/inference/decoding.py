@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,8 +33,9 @@ class Choices:
     """Best path, or beam search with the language model; auto = beam if there is one."""
     language_model: str | None = None
     """ARPA file to use instead of the bundle's."""
-    hotwords: tuple[str, ...] = ()
-    """Words and phrases to prefer; in capitals or not, as the model writes."""
+    hotwords: Sequence[str] = ()
+    """Words and phrases to prefer; in capitals or not, as the model writes. One string is read as
+    `read_hotwords` does: "a,b c"."""
     hotword_score: float = 6.0
     """Added for each time one of them is heard (nats)."""
     n_best: int = 1
@@ -42,8 +44,19 @@ class Choices:
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
             raise ConfigError(f"`decoder` must be one of {DECODERS}, but is {self.decoder!r}.")
-        if self.n_best < 1:
-            raise ConfigError(f"`n_best` must be at least 1, but is {self.n_best} instead.")
+        if not isinstance(self.n_best, int) or self.n_best < 1:
+            raise ConfigError(
+                f"`n_best` must be a whole number, at least 1, but is {self.n_best} instead."
+            )
+        words = self.hotwords
+        if isinstance(words, str):
+            object.__setattr__(self, "hotwords", read_hotwords(words))
+        elif not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+            raise ConfigError(f"`hotwords` must be words, but is {words!r} instead.")
+        if not math.isfinite(self.hotword_score):
+            raise ConfigError(
+                f"`hotword_score` must be a number of nats, but is {self.hotword_score} instead."
+            )
         if self.decoder == "greedy" and (self.language_model or self.hotwords or self.n_best > 1):
             raise ConfigError(
                 "greedy decoding knows no language model, hotwords or alternatives: use --decoder "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 from speechjepa.inference.confidence import hear_words, measure_confidence, stored_map
@@ -184,7 +185,7 @@ def _predictions(
         predictions.append(
             Prediction(
                 id=utterance.id,
-                audio_path=str(utterance.audio_path),
+                audio_path=as_text(str(utterance.audio_path)),
                 start=utterance.start,
                 duration=round(utterance.duration or 0.0, 4),
                 speaker=utterance.speaker,

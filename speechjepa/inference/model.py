@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from speechjepa.audio.voice import DetectorName
 from speechjepa.config import to_dict
-from speechjepa.errors import ModelError
+from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.compute import Computation, Forward, prepare
 from speechjepa.models.bundle import Bundle, load_bundle, num_parameters
 from speechjepa.models.ctc import CtcModel
@@ -24,6 +25,7 @@ from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from speechjepa.inference.decoding import Decoder
     from speechjepa.inference.search import BeamSearch
     from speechjepa.inference.stream import Stream
     from speechjepa.inference.translate_stream import LiveTranslation
@@ -164,7 +166,7 @@ class SpeechModel:
         """Transcribe an audio file; options and result as `speechjepa.inference.transcribe`."""
         from speechjepa.inference.transcribe import transcribe
 
-        return transcribe(self, path, **options)
+        return transcribe(self, _recording(path, "stream"), **options)
 
     def stream(
         self, language: str | None = None, chunk_seconds: float = 0.32, **options: Any
@@ -178,12 +180,14 @@ class SpeechModel:
         """Translate an audio file; options and result as `speechjepa.inference.translate`."""
         from speechjepa.inference.translate import translate
 
-        return translate(self, path, **options)
+        return translate(self, _recording(path, "translate_live"), **options)
 
-    def translate_live(self, **options: Any) -> LiveTranslation:
+    def translate_live(self, *, decoder: Decoder = "auto", **options: Any) -> LiveTranslation:
         """Return a stream to feed with audio that translates it as it comes.
 
-        Options are those of `speechjepa.inference.translate_stream.open_translation`.
+        Args:
+            decoder: As `SpeechTranslator` takes it.
+            **options: As `speechjepa.inference.translate_stream.open_translation` takes them.
 
         Raises:
             ModelError: The model does not translate.
@@ -191,7 +195,7 @@ class SpeechModel:
         from speechjepa.inference.translate_stream import open_translation
         from speechjepa.inference.translator import SpeechTranslator
 
-        return open_translation(SpeechTranslator(self), **options)
+        return open_translation(SpeechTranslator(self, decoder=decoder), **options)
 
     def info(self) -> dict[str, Any]:
         """Return what the bundle holds: sizes, training data, languages, results, licence."""
@@ -272,6 +276,20 @@ class SpeechModel:
         return waveform.to(self.device, torch.float32), lengths.to(self.device, torch.int64)
 
 
+def _recording(path: str | Path, live: str) -> str | Path:
+    """Return a path, or say what samples are for.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(
+            f"a recording is named by its path, but this is {type(path).__name__}: write samples "
+            f"to a file (soundfile.write), or feed them to `model.{live}()`"
+        )
+    return path
+
+
 def load(
     path: str | Path,
     *,
@@ -287,7 +305,8 @@ def load(
             checkpoint file of fairseq or torchaudio; "shipped" is the model that comes with the
             package, which writes phones.
         device: "cpu", "cuda", ...
-        language: Which adapter and vocabulary, of a published checkpoint with several (MMS).
+        language: Which adapter and vocabulary, of a published checkpoint with several (MMS); no
+            other model has any to choose from.
         compute_type: Number format of `logits`, in a form of the network made for inference whose
             weights must not change; "auto" = the fastest, by trial. None = the network as it is.
 

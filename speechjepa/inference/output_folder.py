@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from speechjepa.data.readers.common import as_line
@@ -48,6 +48,20 @@ def folder_in_the_way(outputs: Sequence[Path]) -> str | None:
     """Return what is wrong where one of the files to be written is a folder; None if none is."""
     folders = [str(output) for output in outputs if output.is_dir()]
     return f"a folder is where {', '.join(folders)} should be written" if folders else None
+
+
+def in_place_of_inputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> str | None:
+    """Return what is wrong where a file to be written is one that is read; None if none is."""
+    read = {_place(path) for path in inputs if path.exists()}
+    own = [str(output) for output in outputs if output.exists() and _place(output) in read]
+    if not own:
+        return None
+    return f"{', '.join(own)} is a recording that is read here; give another folder with -o"
+
+
+def _place(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def tell_kept(kept: Sequence[Path]) -> None:

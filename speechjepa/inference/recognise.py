@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechjepa.audio.files import probe_audio, read_audio
+from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ModelError
 from speechjepa.inference.search import BeamSearch
@@ -121,7 +122,9 @@ def recognise(
 
 
 def _skip(utterance: Utterance, error: AudioError) -> Skipped:
-    return Skipped(id=utterance.id, audio_path=str(utterance.audio_path), reason=error.reason)
+    return Skipped(
+        id=utterance.id, audio_path=as_text(str(utterance.audio_path)), reason=error.reason
+    )
 
 
 def _with_duration(utterance: Utterance) -> Utterance:

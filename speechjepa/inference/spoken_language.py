@@ -20,7 +20,7 @@ from speechjepa.errors import AudioError, DataError, ModelError
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.models.encoder import EncoderOutput
 from speechjepa.models.language_classifier import LanguageClassifier, pool_features
-from speechjepa.text.languages import is_known, match_language, nearest_languages
+from speechjepa.text.languages import is_known, match_language, nearest_languages, standard_tag
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def resolve_language(language: str | None, known: Sequence[str]) -> str | None:
         raise ModelError(_cannot_tell(known))
     if not known:
         if is_known(language):
-            return language
+            return standard_tag(language) or language
         raise ModelError(
             f"{language!r} is neither the code of a language (ISO 639, such as sw or mdw) nor the "
             "English name of one; x-NAME is for a language without a code"

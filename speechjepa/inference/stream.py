@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechjepa.audio.voice import make_detector
+from speechjepa.audio.voice import VADS, make_detector
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.confidence import stored_map
 from speechjepa.inference.decoding import DECODERS, Decoder
@@ -153,15 +153,17 @@ class Stream:
     def _check(self, samples: np.ndarray | Tensor) -> Tensor:
         if self._is_over:
             raise ModelError("this stream is finished; open another one with `model.stream()`")
-        tensor = torch.as_tensor(samples)
-        if tensor.dim() != 1 or not tensor.is_floating_point():
+        given = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
+        array = np.asarray(given)
+        if array.ndim != 1 or array.dtype.kind != "f":
             raise ModelError(
                 "`samples` must be (S,) float32 in [-1, 1], "
-                f"but is {tuple(tensor.shape)} {tensor.dtype} instead"
+                f"but is {array.shape} {array.dtype} instead"
             )
-        if not bool(tensor.isfinite().all()):
+        if not np.isfinite(array).all():
             raise ModelError("`samples` must be finite, but holds NaN or infinite values")
-        return tensor.to(torch.float32, copy=True)  # a caller may fill its buffer again
+        # A copy: a caller may fill its buffer again, and other machines' bytes are in other order.
+        return torch.from_numpy(np.array(array, np.float32))
 
 
 def open_stream(
@@ -202,6 +204,8 @@ def open_stream(
         raise ConfigError(
             f"`chunk_seconds` must be between 0.02 and 30, but is {chunk_seconds} instead"
         )
+    if vad not in VADS:
+        raise ConfigError(f"`vad` must be silero, none or auto, but is {vad!r} instead")
     vad = model.vad if vad == "auto" else vad
     if vad == "energy":  # by then what was said is gone
         raise ConfigError(

@@ -8,7 +8,7 @@ segment. A file that fits in one window is one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechjepa.audio.voice import DetectorName
+from speechjepa.audio.voice import VADS, DetectorName
 from speechjepa.errors import ConfigError
 from speechjepa.inference.align import align_words
 from speechjepa.inference.confidence import calibrate, stored_map
@@ -28,7 +28,6 @@ from speechjepa.inference.spoken_language import check_language, find_language
 from speechjepa.metrics.calibration import ScoreMap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from os import PathLike
 
     from speechjepa.text.vocabulary import Vocabulary
@@ -85,8 +84,8 @@ class TranscribeConfig:
     """Best path, or beam search with the bundle's language model; auto = beam if there is one."""
     language_model: str | None = None
     """ARPA file of characters or words to use instead of the bundle's."""
-    hotwords: tuple[str, ...] = ()
-    """Words and phrases to prefer, as the model writes them."""
+    hotwords: Sequence[str] = ()
+    """Words and phrases to prefer, as the model writes them; a string may hold several, "a,b c"."""
     hotword_score: float = 6.0
     """Added for each time one of them is heard (nats)."""
     n_best: int = 1
@@ -110,6 +109,8 @@ class TranscribeConfig:
 
     def __post_init__(self) -> None:
         self.choices  # noqa: B018 - checks them
+        if self.vad not in VADS:
+            raise ConfigError(f"`vad` must be one of {VADS}, but is {self.vad!r} instead.")
         if self.batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1, but is {self.batch_size} instead.")
         for name in ("window_seconds", "overlap_seconds"):

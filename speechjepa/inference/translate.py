@@ -53,7 +53,10 @@ class TranslateConfig:
                 f"`head` must be translator or retrieval, but is {self.head!r} instead"
             )
         if self.vad not in ("silero", "energy"):
-            raise ConfigError(f"`vad` must be silero or energy, but is {self.vad!r} instead")
+            raise ConfigError(
+                f"`vad` must be silero or energy, but is {self.vad!r} instead"
+                + ("; none is for streams (--stream)" if self.vad == "none" else "")
+            )
         if self.decoder not in DECODERS:
             raise ConfigError(
                 f"`decoder` must be one of {DECODERS}, but is {self.decoder!r} instead"

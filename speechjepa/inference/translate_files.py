@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from speechjepa.data.readers.common import as_text
 from speechjepa.errors import AudioError, ModelError
-from speechjepa.inference.output_folder import folder_in_the_way, prepare_folder
+from speechjepa.inference.output_folder import (
+    folder_in_the_way,
+    in_place_of_inputs,
+    prepare_folder,
+)
 from speechjepa.inference.transcribe_files import Outcome, Recording, find_recordings
 from speechjepa.inference.translate import GAP_SECONDS, FileTranslator, TranslateConfig
 
@@ -43,7 +47,8 @@ def translate_files(
         model: One that was trained to translate.
         inputs: Files and folders, see `find_recordings`.
         output_dir: Gets a wav, where the model has a voice, and a json for each.
-        overwrite: Replace what is there; otherwise a file that has both is skipped.
+        overwrite: Replace what is there; otherwise a file that has both is skipped. A recording
+            that is read is never replaced.
         on_start: Called with each file, its number from 1, and how many there are.
         on_progress: Called with the seconds of audio done so far in the present file.
         **options: Fields of `TranslateConfig`.
@@ -63,13 +68,20 @@ def translate_files(
     for number, recording in enumerate(recordings, start=1):
         outputs = [folder / recording.name.with_name(recording.name.name + s) for s in suffixes]
         problem = recording.problem or folder_in_the_way(outputs)
+        problem = problem or in_place_of_inputs(outputs, [each.path for each in recordings])
         if problem is not None:
             yield Outcome(path=recording.path, status="failed", message=problem)
             continue
         there = [str(output) for output in outputs if output.exists()]
         if there and not overwrite:
             message = f"{', '.join(there)} exists already; give --overwrite to replace it"
-            yield Outcome(path=recording.path, status="skipped", message=message)
+            whole = len(there) == len(outputs)
+            if not whole:  # of a translation that was not finished, or somebody else's
+                message = f"{there[0]} is there, but not the other of the two files: move it away, "
+                message += "or give --overwrite to replace it"
+            yield Outcome(
+                path=recording.path, status="skipped" if whole else "failed", message=message
+            )
             continue
         on_start(recording, number, len(recordings))
         started = perf_counter()

@@ -308,7 +308,8 @@ def save_state(run_dir: Path, states: dict[str, StageState]) -> None:
 def digest(content: Any) -> str:
     """Return the SHA-256 of JSON content, the same for the same content in any key order."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files that are not UTF-8 hold what cannot be encoded.
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechjepa.audio.level import set_level
+from speechjepa.data.readers.common import as_text
 from speechjepa.data.synthetic.acoustics import record_elsewhere
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
@@ -100,7 +101,7 @@ def hear(
         try:
             waveform = set_level(read_utterance(utterance, model.sample_rate))
         except AudioError as error:
-            reason, path = error.reason, str(utterance.audio_path)
+            reason, path = error.reason, as_text(str(utterance.audio_path))
             skipped.append(Skipped(id=utterance.id, audio_path=path, reason=reason))
             continue
         heard = encode_units(model, units, torch.from_numpy(waveform))

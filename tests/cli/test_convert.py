@@ -27,10 +27,10 @@ def test_what_lies_beside_a_model_comes_along_or_is_said_to_stay(tmp_path, capsy
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "lm.arpa").read_text() == "lm.arpa"
     assert (tmp_path / "copy" / "language.safetensors").exists()
-    assert "stays behind" not in capsys.readouterr().err
+    assert "left behind" not in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "hf"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert f"the language model stays behind: {tmp_path / 'ours' / 'lm.arpa'}" in said
+    assert f"left behind: the language model, {tmp_path / 'ours' / 'lm.arpa'}" in said
     assert not (tmp_path / "hf" / "lm.arpa").exists()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 import soundfile
@@ -106,3 +109,18 @@ def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys)
         "--overwrite replaces what is there\n"
     )
     assert (out / "1.svg").exists() and (out / "0.tsv").read_text() == "mine"
+
+
+def test_a_name_that_is_not_utf8_stops_nothing(recordings, tmp_path, capsys):
+    odd = os.fsencode(recordings) + b"/caf\xe9\x07.wav"
+    try:
+        os.rename(recordings / "0.wav", odd)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    out = tmp_path / "out"
+    assert main(["surprise", str(recordings), "--model", "m", "-o", str(out)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    plots = list(out.glob("*.svg"))
+    assert len(plots) == 6
+    for plot in plots:
+        ElementTree.parse(plot)

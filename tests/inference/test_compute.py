@@ -144,3 +144,8 @@ def test_other_networks_are_not_ragged():
 def test_int8_elsewhere_than_on_a_cpu_is_refused():
     with pytest.raises(ConfigError, match="on a CPU only, but the device is 'meta'"):
         prepare(native().to("meta"), "int8")
+
+
+def test_a_format_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="`compute_type` must be one of .* but is 'fp32'"):
+        prepare(native(), "fp32")

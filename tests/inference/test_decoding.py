@@ -115,3 +115,22 @@ def test_a_file_gives_alternatives(tmp_path):
     assert segment["text"] == "ab c"
     assert len(segment["alternatives"]) == 1
     assert segment["alternatives"][0]["text"] != "ab c"
+
+
+def test_a_string_of_hotwords_is_read_as_the_command_line_reads_it(vocabulary):
+    logits = _confuse(_logits("the cat", vocabulary), 4, "b", vocabulary)
+    assert text_of(logits, vocabulary, hotwords="mat, cat").text == "the cat"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"hotwords": [5]}, "`hotwords` must be words"),
+        ({"hotwords": None}, "`hotwords` must be words"),
+        ({"hotword_score": float("nan")}, "`hotword_score` must be a number"),
+        ({"n_best": 2.5}, "`n_best` must be a whole number"),
+    ],
+)
+def test_choices_of_another_kind_are_refused(choice, message):
+    with pytest.raises(ConfigError, match=message):
+        Choices(**choice)

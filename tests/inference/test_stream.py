@@ -199,3 +199,26 @@ def test_bad_samples_and_settings_are_refused_with_what_is_wrong(small):
         small.stream(decoder="beam")
     with pytest.raises(ConfigError, match="decoder"):
         small.stream(decoder="best")
+
+
+def test_arrays_of_any_layout_are_taken_and_nothing_else(small):
+    samples = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)
+    alike = [
+        samples[::-1][::-1],
+        samples.astype(">f4"),
+        np.frombuffer(samples.tobytes(), np.float32),
+        torch.from_numpy(samples).requires_grad_(),
+    ]
+    stream = small.stream()
+    taken = [stream._check(given) for given in (samples, *alike)]
+    assert all(torch.equal(taken[0], other) for other in taken[1:])
+    for wrong in (None, "speech", [1, 2]):
+        with pytest.raises(ModelError, match="must be \\(S,\\) float32"):
+            stream.feed(wrong)
+
+
+def test_a_detector_that_there_is_not_is_refused(small):
+    with pytest.raises(ConfigError, match="`vad` must be silero, none or auto, but is 'Silero'"):
+        small.stream(vad="Silero")
+    with pytest.raises(ConfigError, match="`vad` must be one of .* but is 'foo'"):
+        small.transcribe("a.wav", vad="foo")

@@ -215,7 +215,7 @@ def test_a_missing_file_is_an_audio_error(tmp_path):
         ("sw-KE", ["sw", "en"], "sw"),
         ("azj", ["azj-script_latin"], "azj-script_latin"),
         ("x-mine", [], "x-mine"),
-        ("Swahili", [], "Swahili"),
+        ("Swahili", [], "sw"),
         ("fr", [], "fr"),
     ],
 )

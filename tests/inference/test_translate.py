@@ -350,3 +350,53 @@ def test_retrieval_is_a_head_of_the_bundle(speech, tmp_path) -> None:
     (tmp_path / "b/retrieval/known.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="is damaged"):
         model.translate(path, head="retrieval")
+
+
+def test_a_recording_is_never_replaced_by_its_translation(model, speech, tmp_path) -> None:
+    path = write(tmp_path / "a.wav", speech)
+    before = path.read_bytes()
+    for overwrite in (False, True):
+        out = tmp_path / "x" / ".." if overwrite else tmp_path
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (outcome,) = translate_files(model, [path], out, overwrite=overwrite)
+        assert outcome.status == "failed" and "is a recording that is read here" in outcome.message
+    assert path.read_bytes() == before and not (tmp_path / "a.json").exists()
+
+
+def test_half_a_translation_is_no_translation(model, speech, tmp_path) -> None:
+    path, out = write(tmp_path / "a.wav", speech), tmp_path / "out"
+    list(translate_files(model, [path], out))
+    (out / "a.json").unlink()
+    (outcome,) = translate_files(model, [path], out)
+    assert outcome.status == "failed" and "not the other of the two files" in outcome.message
+    (outcome,) = translate_files(model, [path], out, overwrite=True)
+    assert outcome.status == "done" and (out / "a.json").exists()
+
+
+def test_what_is_for_recordings_is_refused_for_a_stream(model, tmp_path, capsys) -> None:
+    given = ["translate", "-", "--model", str(model.path)]
+    assert main([*given, "--stream", "--head", "retrieval"]) == 2
+    assert "--head retrieval is for recordings" in capsys.readouterr().err
+    assert main(given) == 2
+    assert "give --stream too" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_translator_translates_alike(model, speech, tmp_path, capsys) -> None:
+    path = write(tmp_path / "a.wav", speech)
+    assert main(["convert", str(model.path), str(tmp_path / "copy")]) == 0
+    assert "left behind" not in capsys.readouterr().err
+    (segment,) = load(tmp_path / "copy").translate(path)["segments"]
+    assert segment == model.translate(path)["segments"][0] and segment["units"]
+    assert main(["convert", str(model.path), str(tmp_path / "onnx"), "--to", "onnx"]) == 0
+    assert "left behind: the translator, " in capsys.readouterr().err
+
+
+def test_a_live_translation_is_decoded_as_asked(model) -> None:
+    model.translate_live(decoder="greedy")
+    with pytest.raises(ModelError, match="no language model"):
+        model.translate_live(decoder="beam")
+
+
+def test_samples_are_sent_where_they_belong(model) -> None:
+    with pytest.raises(ConfigError, match="ndarray: write samples to a file"):
+        model.translate(np.zeros(16000, np.float32))

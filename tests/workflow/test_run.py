@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from speechjepa.errors import ConfigError, DataError, ModelError
-from speechjepa.workflow.run import Stage, StoppedRun, forget_stage, load_state, run_stages
+from speechjepa.workflow.run import Stage, StoppedRun, digest, forget_stage, load_state, run_stages
 
 
 class Workshop:
@@ -289,3 +290,9 @@ def test_a_forgotten_stage_leaves_its_files_aside(workshop: Workshop) -> None:
     assert "evaluate" not in load_state(workshop.run_dir)
     assert (workshop.run_dir / "evaluate.1" / "bundle").exists()
     assert not (workshop.run_dir / "evaluate").exists()
+
+
+def test_names_that_are_not_utf8_have_a_digest_of_their_own() -> None:
+    assert digest(["caf\udce9.wav"]) != digest(["caf\udce8.wav"])
+    # SHA-256 of ["é"], quotation marks and brackets included, as `sha256sum` has it.
+    assert digest(["é"])[:12] == hashlib.sha256('["é"]'.encode()).hexdigest()[:12]
