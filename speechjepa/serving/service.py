@@ -122,6 +122,10 @@ class Service:
         )
         return ApiError(404, message, param="model", code="model_not_found")
 
+    def stop(self) -> None:
+        """End the work on every recording; whoever waits for it is told."""
+        self.workers.stop()
+
     def close(self) -> None:
         """Stop all work and remove what was received."""
         self.workers.close()
