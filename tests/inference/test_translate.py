@@ -79,7 +79,17 @@ def test_what_else_is_in_the_batch_changes_nothing(model, speech) -> None:
 def test_silence_says_nothing(model, tmp_path) -> None:
     path = write(tmp_path / "silence.wav", np.zeros(48000, np.float32))
     result = translate(model, path)
-    assert result["segments"] == [] and result["speech"] is None
+    assert result["segments"] == [] and result["text"] == ""
+    assert result["speech"].shape == (0,) and result["speech"].dtype == np.float32
+    (outcome,) = translate_files(model, [path], tmp_path / "out")
+    assert outcome.result["text"] == "" and len(read_audio(tmp_path / "out/silence.wav"))
+
+
+def test_silence_has_no_text_and_no_speech_where_the_model_has_none(tmp_path) -> None:
+    path = write(tmp_path / "silence.wav", np.zeros(48000, np.float32))
+    mute = load(bundle(tmp_path / "mute", text=False, voice=False))
+    result = mute.translate(path)
+    assert result["text"] is None and result["speech"] is None
 
 
 @pytest.mark.parametrize("head", ["ctc", "autoregressive"])

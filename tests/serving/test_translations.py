@@ -147,6 +147,10 @@ def test_events_tell_each_segment_with_its_speech_when_it_is_found(server, recor
 def test_silence_is_an_answer(server):
     silence = sound(np.zeros(RATE, np.float32))
     assert server.post(silence, to=URL).json()["text"] == ""
+    verbose = server.post(silence, to=URL, response_format="verbose_json").json()
+    assert verbose["text"] == ""
+    done = server.post(silence, to=URL, stream="true").text.split("data: ")[-1]
+    assert json.loads(done)["text"] == ""
     assert not samples(server.post(silence, to=URL, response_format="wav")).any()
 
 
