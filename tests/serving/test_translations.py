@@ -180,6 +180,15 @@ def test_what_a_model_does_not_have_is_said(textless, recording, tmp_path):
         assert server.client.get("/health").json()["translates"] is None
 
 
+def test_a_model_that_translates_asked_to_transcribe_says_whom_to_ask(server):
+    refused = server.post(model="xx-yy")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "cannot_transcribe")
+    message = refused.json()["error"]["message"]
+    assert "'xx-yy'" in message and "/v1/audio/translations" in message
+    with connect(f"ws://127.0.0.1:{server.port}/v1/audio/stream?model=xx-yy") as socket:
+        assert "?task=translate" in json.loads(socket.recv())["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
