@@ -10,8 +10,8 @@ dictionary whose order is that of the token ids.
 from __future__ import annotations
 
 import os
+import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from speechjepa.errors import ConfigError, ModelError
-from speechjepa.text.ngram import END, START, UNKNOWN, read_arpa_words
+from speechjepa.text.ngram import END, START, UNKNOWN, read_arpa_order, read_arpa_words
 from speechjepa.text.vocabulary import Vocabulary
 
 MAX_KENLM_ORDER = 6
@@ -306,11 +306,19 @@ class BeamSearch:
                 f"{path}: the symbols of the language model are not those of the vocabulary: "
                 f"{' and '.join(parts)}; build the language model again for this model"
             )
-        with _quiet_stderr() as log:
+        order = read_arpa_order(path)
+        if order == 1 or order > MAX_KENLM_ORDER:
+            raise ModelError(
+                f"{path}: its longest n-grams must be of order 2 to {MAX_KENLM_ORDER}, but are of "
+                f"order {order} instead; estimate the language model again with such"
+            )
+        with _quiet_stderr():
             try:
                 return KenLM(str(path), Dictionary(entries))
             except (RuntimeError, ValueError) as error:
-                raise ModelError(f"{path}: KenLM cannot read it: {error} {log()}") from error
+                raise ModelError(
+                    f"{path}: KenLM cannot read it: {_reason(error)}; write the ARPA file again"
+                ) from error
 
     def _build_trie(self) -> Any:
         vocabulary = self.vocabulary
@@ -365,20 +373,22 @@ def import_flashlight() -> Any:
     return decoder
 
 
+def _reason(error: Exception) -> str:
+    """Return the one sentence of KenLM's message that is for whoever wrote the file."""
+    lines = [line for line in str(error).splitlines() if not re.search(r"\.(cc|hh):\d+ in ", line)]
+    sentence = re.split(r"\.\s| Byte: \d|\.$", lines[0])[0].strip() if lines else ""
+    return sentence[:200] or "it is no ARPA file, or damaged"
+
+
 @contextmanager
-def _quiet_stderr() -> Iterator[Any]:
-    """Hold back what C++ code writes to stderr (KenLM's progress bar); yields a way to read it."""
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr (KenLM's progress bar)."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with open(os.devnull, "wb") as nowhere:
         saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
-
-        def log() -> str:
-            held.seek(0)
-            return held.read().decode("utf-8", "replace")[-500:]
-
+        os.dup2(nowhere.fileno(), 2)
         try:
-            yield log
+            yield
         finally:
             os.dup2(saved, 2)
             os.close(saved)

@@ -129,7 +129,7 @@ class FileTranslator:
                 on_progress(duration)
 
         segments: list[dict[str, Any]] = []
-        speech: list[NDArray[np.float32]] = []
+        speech = [np.zeros(0, np.float32)]
         said = 0
         for segment, spoken in self.segments(heard()):
             segments.append(segment)
@@ -141,7 +141,7 @@ class FileTranslator:
                 continue
             speech += [np.zeros(start - said, np.float32), spoken]
             said = start + len(spoken)
-        whole = np.concatenate(speech) if speech else None
+        whole = np.concatenate(speech) if self._speaks and say is None else None
         return {**self.result(segments, duration), "speech": whole}
 
     def segments(
@@ -187,7 +187,7 @@ class FileTranslator:
             "language": files.language,
             "source_language": files.source_language,
             "duration": round(duration, 3),
-            "text": " ".join(texts) if files.kind == "characters" or texts else None,
+            "text": " ".join(texts) if self.writes_text or texts else None,
             "segments": segments,
             "sample_rate": self.translator.voice.sample_rate if self._speaks else None,
         }
@@ -277,9 +277,9 @@ def translate(model: SpeechModel, path: str | PathLike[str], **options: Any) -> 
         {"language", "source_language", "duration", "text", "segments": [{"id", "start", "end",
         "text", "units", "times", "score", "speech_start", "speech_end"}], "speech",
         "sample_rate"}: times in seconds, `times` when each unit was written, `score` the mean
-        probability of what is written; `speech` (S,) float32. What a model does not have (text,
-        units, a voice) is null or left out. With head="retrieval", `retrieved` and `confidence`
-        (0 to 1) instead of `score`.
+        probability of what is written; `speech` (S,) float32, empty where nothing is said. What a
+        model does not have (text, units, a voice) is null or left out. With head="retrieval",
+        `retrieved` and `confidence` (0 to 1) instead of `score`.
 
     Raises:
         AudioError: The file cannot be read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -102,7 +102,8 @@ class LiveTranslation(ABC):
             raise ModelError("this stream is finished; open another")
         self._is_over = True
         said = [one for passed in self._gate.finish() for one in self._hear(passed.samples)]
-        return self._joined([*said, *self._pause(0.0)])
+        rest = self._joined([*said, *self._pause(0.0)])
+        return replace(rest, text=None if rest.text is None else rest.text.rstrip(" "))
 
     @abstractmethod
     def _hear(self, samples: Tensor) -> Iterable[Said]:
@@ -172,6 +173,7 @@ class TranslationStream(LiveTranslation):
         self._units = self._translator.token_stream("tokens")
         self._text = self._translator.token_stream("text")
         self._voice: VoiceStream | None = None  # made for the first unit
+        self._last_character = ""
 
     def _hear(self, samples: Tensor) -> Iterable[Said]:
         yield self._say(self._encoder.push(samples))
@@ -202,7 +204,10 @@ class TranslationStream(LiveTranslation):
             speech.append(self._voice.flush())
         text = None
         if self._translator.writes_text and vocabulary is not None:
-            text = vocabulary.decode(symbols) + (" " if last else "")
+            text = vocabulary.decode(symbols)
+            self._last_character = (self._last_character + text)[-1:]
+            if last and self._last_character.strip():
+                text += " "  # before what is said after the pause
         return Said(
             units=tuple(units),
             text=text,

@@ -51,6 +51,13 @@ class Busy(ApiError):
         super().__init__(503, message, code="busy")
 
 
+class ShuttingDown(ApiError):
+    """The server was told to end before there was an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server is shutting down", code="shutting_down")
+
+
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 

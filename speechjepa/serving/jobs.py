@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from speechjepa.errors import ModelError, SpeechJepaError
-from speechjepa.serving.answers import ApiError, ClientGone
+from speechjepa.serving.answers import ApiError, ClientGone, ShuttingDown
 from speechjepa.serving.formats import event
 from speechjepa.serving.recording import Progress, Segment
 from speechjepa.serving.service import Service
@@ -39,12 +39,15 @@ async def start_job(
     upload: Upload | None = None
     try:
         config = service.config
-        upload = await receive_upload(
-            request,
-            service.uploads,
-            max_bytes=config.max_upload_bytes,
-            idle_seconds=config.idle_seconds,
-        )
+        try:
+            upload = await receive_upload(
+                request,
+                service.uploads,
+                max_bytes=config.max_upload_bytes,
+                idle_seconds=config.idle_seconds,
+            )
+        except asyncio.CancelledError:  # by the server, which ends and waits for nobody any more
+            raise ShuttingDown from None
         asked = read(upload)
         path = upload.path
         if path is None:
@@ -107,7 +110,7 @@ def _told(task: asyncio.Future[Any]) -> Any:
     try:
         return task.result()
     except Stopped:
-        raise ApiError(503, "the server is shutting down", code="shutting_down") from None
+        raise ShuttingDown from None
     except ModelError as error:  # what the request asks for was checked before
         raise ApiError(500, str(error)) from error
 
@@ -183,8 +186,7 @@ async def _events(
         yield show_result(result)
         is_done = True
     except Stopped:
-        error = ApiError(503, "the server is shutting down", code="shutting_down")
-        yield event("error", **error.as_dict())
+        yield event("error", **ShuttingDown().as_dict())
         is_done = True
     except (ApiError, SpeechJepaError) as error:
         told = error if isinstance(error, ApiError) else ApiError(500, str(error))

@@ -1,8 +1,8 @@
 """`/v1/audio/stream`: a WebSocket that takes audio as it is spoken and answers while it is heard.
 
-The client sends binary messages of 16-bit little-endian samples of one channel, at the rate that
-`?sample_rate=` names (16000 Hz if it does not), and at the end the text `{"type": "finish"}`. What
-it gets is chosen by `?task=`:
+The client sends binary messages of 16-bit little-endian samples of one channel, at most 1 MiB each,
+at the rate that `?sample_rate=` names (16000 Hz if it does not), and at the end the text
+`{"type": "finish"}`. What it gets is chosen by `?task=`:
 
 `transcribe` (where the server can): json, first `ready`; then `words`, with those that are `final`
 since the message before, those that may still change (`partial`), the `seconds` heard, and whether
@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 
 from speechjepa.errors import SpeechJepaError
 from speechjepa.inference.spoken_language import AUTO, resolve_language
 from speechjepa.inference.stream import Heard
 from speechjepa.inference.translate_stream import Said
-from speechjepa.serving.answers import ApiError, Busy
+from speechjepa.serving.answers import ApiError, Busy, error_response
 from speechjepa.serving.listening import Hearer, Listener, Message
 from speechjepa.serving.service import Service
 from speechjepa.serving.spoken import pcm
@@ -56,6 +56,18 @@ async def listen(socket: WebSocket) -> None:
             await _refuse(socket, ApiError(400, str(error)), _NOT_ALLOWED)
     except WebSocketDisconnect:
         service.metrics.add("dropped", 1)
+
+
+@router.api_route("/v1/audio/stream", methods=["GET", "POST"])
+async def say_what_it_is() -> Response:
+    """Answer who asks by HTTP."""
+    message = (
+        "/v1/audio/stream is a WebSocket: connect to it by ws:// or wss://; a proxy on the way "
+        "must pass on `Upgrade: websocket`"
+    )
+    response = error_response(ApiError(426, message, code="websocket_needed"))
+    response.headers["Upgrade"] = "websocket"
+    return response
 
 
 async def _refuse(socket: WebSocket, error: ApiError, code: int) -> None:

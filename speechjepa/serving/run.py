@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 STAGES = ("bundle", "finetune", "self_training", "translate", "/")
 """Parts of a path that name no model."""
-_SHUTDOWN_SECONDS = 5
-"""How long requests may go on after Ctrl-C."""
 
 
 def serve(
@@ -53,10 +51,8 @@ def serve(
         ModelError: There is no such model, or it can neither transcribe nor translate.
     """
     try:
-        import uvicorn
-
         from speechjepa.serving.guard import loopback_names
-        from speechjepa.serving.listening import MAX_MESSAGE_BYTES
+        from speechjepa.serving.server import Server
     except ImportError as error:
         raise ConfigError(
             f"`speechjepa serve` needs {error.name}: install it with "
@@ -78,16 +74,8 @@ def serve(
         logger.info("%s", loaded.computation)
     if not names and not config.allowed_hosts:
         logger.info("whoever can reach this computer can use it; put a proxy in front of it")
-    uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="info" if logger.isEnabledFor(logging.DEBUG) else "warning",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_max_queue=8,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            server_header=False,
-        )
-    ).run(sockets=[listener])
+    log_level = "info" if logger.isEnabledFor(logging.DEBUG) else "warning"
+    Server(app, log_level=log_level).run(sockets=[listener])
 
 
 def _application(

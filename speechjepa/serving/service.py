@@ -87,11 +87,7 @@ class Service:
     def transcriber(self) -> ServedModel:
         """Return what transcribes, or refuse the request where nothing does."""
         if self.model is None:
-            message = (
-                f"{self.name!r}, which this server has, translates and cannot transcribe: "
-                "ask POST /v1/audio/translations"
-            )
-            raise ApiError(400, message, param="model", code="cannot_transcribe")
+            raise self._only_translates(self.name)
         return self.model
 
     def interpreter(self) -> ServedTranslator:
@@ -109,8 +105,18 @@ class Service:
 
         No name means the one that is there.
         """
-        if name is not None and name not in (self.name, *also):
-            raise self.no_model(name)
+        if name is None or name in (self.name, *also):
+            return
+        if self.translator is not None and name == self.translator.name:
+            raise self._only_translates(name)
+        raise self.no_model(name)
+
+    def _only_translates(self, name: str) -> ApiError:
+        message = (
+            f"{name!r}, which this server has, translates and cannot transcribe: ask "
+            "POST /v1/audio/translations, or for live audio WS /v1/audio/stream?task=translate"
+        )
+        return ApiError(400, message, param="model", code="cannot_transcribe")
 
     def no_model(self, name: str) -> ApiError:
         """Return what is said to who asks for a model that is not there."""
@@ -121,6 +127,10 @@ class Service:
             "`speechjepa serve --name NAME` calls as programs expect"
         )
         return ApiError(404, message, param="model", code="model_not_found")
+
+    def stop(self) -> None:
+        """End the work on every recording; whoever waits for it is told."""
+        self.workers.stop()
 
     def close(self) -> None:
         """Stop all work and remove what was received."""

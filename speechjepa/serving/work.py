@@ -89,10 +89,11 @@ class Job:
         self._loop.call_soon_threadsafe(self._news.put_nowait, news)
 
     def stop(self) -> None:
-        """End the work: at its next `tell`, or before it begins."""
+        """End the work, at its next `tell` or before it begins; who waits is told at once."""
         self._stop.set()
-        if self.future is not None and self.future.cancel():
-            self._end(_End(error=Stopped()))
+        if self.future is not None:
+            self.future.cancel()
+        self._end(_End(error=Stopped()))
 
     async def news(self) -> AsyncIterator[Any]:
         """Yield what the work tells; then its `result` is there, or its error is raised."""
@@ -137,6 +138,7 @@ class Workers:
         self._executor = ThreadPoolExecutor(count, name, initializer)
         self._lock = threading.Lock()
         self._jobs: set[Job] = set()
+        self._is_stopping = False
 
     @property
     def num_running(self) -> int:
@@ -163,6 +165,8 @@ class Workers:
 
         job.future = self._executor.submit(job.run, work, on_end)
         job.future.add_done_callback(ended)
+        if self._is_stopping:
+            job.stop()
         return job
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -170,10 +174,15 @@ class Workers:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, function, *args)
 
-    def close(self) -> None:
-        """Stop every job and wait for the threads to end."""
+    def stop(self) -> None:
+        """Stop every job, those to come included; the threads may go on for a while."""
+        self._is_stopping = True
         with self._lock:
             jobs = list(self._jobs)
         for job in jobs:
             job.stop()
+
+    def close(self) -> None:
+        """Stop every job and wait for the threads to end."""
+        self.stop()
         self._executor.shutdown(wait=True, cancel_futures=True)

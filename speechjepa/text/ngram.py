@@ -17,6 +17,7 @@ different words seen before the n-gram; Nk(h.) is the number of words whose a(hw
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -327,3 +328,16 @@ def read_arpa_words(path: str | Path) -> list[str]:
     if not words:
         raise DataError("the file holds no unigrams: it must be a text ARPA file", path=path)
     return words
+
+
+def read_arpa_order(path: str | Path) -> int:
+    """Return the length of an ARPA file's longest n-grams as its head counts them; 0 = no head."""
+    order = 0
+    with Path(path).open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            if line.startswith("\\1-grams:"):
+                break
+            found = re.match(r"ngram\s+(\d+)\s*=", line)
+            if found is not None:
+                order = max(order, int(found[1]))
+    return order

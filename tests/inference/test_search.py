@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,46 @@ def test_a_language_model_of_other_symbols_is_refused_and_they_are_named(
         BeamSearch(other, character_lm, BeamConfig())
     with pytest.raises(ModelError, match=r"the vocabulary lacks \['d', 'g'\]"):
         BeamSearch(Vocabulary.build(["the cat sat on mln"]), word_lm, BeamConfig(kind="word"))
+
+
+@needs_flashlight
+def test_a_language_model_of_an_order_that_cannot_be_used_says_which_can(
+    character_lm: Path, vocabulary: Vocabulary
+) -> None:
+    text = character_lm.read_text(encoding="utf-8")
+    one = text[: text.index("\\2-grams:")] + "\\end\\\n"
+    one = re.sub(r"ngram [2-9]=\d+\n", "", one)
+    character_lm.write_text(one, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"must be of order 2 to 6, but are of order 1 instead"):
+        BeamSearch(vocabulary, character_lm, BeamConfig())
+    estimate_ngram(
+        [list(line.replace(" ", "|")) for line in TEXTS], 7, words=vocabulary.symbols[1:]
+    ).write_arpa(character_lm)
+    with pytest.raises(ModelError, match=r"but are of order 7 instead"):
+        BeamSearch(vocabulary, character_lm, BeamConfig())
+
+
+@needs_flashlight
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("\n\\3-grams:", "\nx\n\\3-grams:", "Was expecting n-gram header"),
+        ("\n-", "\nx-", "Could not parse "),
+        ("\\end\\", "", "End of file"),
+        ("\\data\\", "", "was "),
+        ("\n-", "\n", "Positive log probability 1"),
+    ],
+)
+def test_of_what_kenlm_says_one_sentence_is_shown(
+    character_lm: Path, vocabulary: Vocabulary, old: str, new: str, reason: str
+) -> None:
+    text = character_lm.read_text(encoding="utf-8")
+    character_lm.write_text(text.replace(old, new, 2), encoding="utf-8")
+    with pytest.raises(ModelError) as raised:
+        BeamSearch(vocabulary, character_lm, BeamConfig())
+    message = str(raised.value)
+    assert message.startswith(f"{character_lm}: KenLM cannot read it: ") and reason in message
+    assert not any(part in message for part in ("\n", ".cc:", "binary file", "****", "Byte:"))
 
 
 @needs_flashlight

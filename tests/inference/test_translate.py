@@ -79,7 +79,17 @@ def test_what_else_is_in_the_batch_changes_nothing(model, speech) -> None:
 def test_silence_says_nothing(model, tmp_path) -> None:
     path = write(tmp_path / "silence.wav", np.zeros(48000, np.float32))
     result = translate(model, path)
-    assert result["segments"] == [] and result["speech"] is None
+    assert result["segments"] == [] and result["text"] == ""
+    assert result["speech"].shape == (0,) and result["speech"].dtype == np.float32
+    (outcome,) = translate_files(model, [path], tmp_path / "out")
+    assert outcome.result["text"] == "" and len(read_audio(tmp_path / "out/silence.wav"))
+
+
+def test_silence_has_no_text_and_no_speech_where_the_model_has_none(tmp_path) -> None:
+    path = write(tmp_path / "silence.wav", np.zeros(48000, np.float32))
+    mute = load(bundle(tmp_path / "mute", text=False, voice=False))
+    result = mute.translate(path)
+    assert result["text"] is None and result["speech"] is None
 
 
 @pytest.mark.parametrize("head", ["ctc", "autoregressive"])
@@ -222,7 +232,7 @@ def test_a_stream_says_nothing_in_long_pauses_whatever_they_sound_like(model) ->
     assert written([listening.feed(pause), listening.finish()])
     stream = TranslationStream(translator)
     said = [stream.feed(pause), stream.finish()]
-    assert not written(said) and not len(spoken(said)) and "".join(s.text for s in said) == " "
+    assert not written(said) and not len(spoken(said)) and [s.text for s in said] == ["", ""]
     with pytest.raises(ConfigError, match="must be silero or none"):
         TranslationStream(translator, vad="energy")
 
@@ -234,9 +244,20 @@ def test_a_pause_brings_out_all_that_was_said_before_it(model, speech) -> None:
     first = [stream.feed(speech), stream.feed(pause)]
     assert [one.endpoint for one in first] == [False, True]
     assert np.allclose(spoken(first), translator.speak(written(first)))
+    assert "".join(one.text for one in first).endswith(" ")  # before what comes after it
     second = [stream.feed(speech), stream.feed(pause)]
     assert written(second) and np.allclose(spoken(second), translator.speak(written(second)))
     assert not len(stream.finish().speech)
+
+
+def test_the_text_of_a_stream_ends_without_a_space_and_nothing_is_no_text(speech, model, tmp_path):
+    nothing = TranslationStream(SpeechTranslator(model))
+    assert nothing.finish().text == ""
+    whole = load(bundle(tmp_path / "b", kind="characters", head="autoregressive"))
+    for translates in (model, whole):
+        stream = translates.translate_live()
+        text = stream.feed(speech).text + stream.finish().text
+        assert text.strip() and not text.endswith(" ")
 
 
 def test_units_come_before_the_speech_has_ended(model, speech) -> None:

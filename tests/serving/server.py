@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import httpx
 import soundfile
-import uvicorn
 
 from speechjepa.inference.stream import open_stream
 from speechjepa.serving.app import create_app
+from speechjepa.serving.server import Server
 from speechjepa.serving.settings import ServingConfig
 from tests.tone_model import RATE, ToneModel, synthesize
 
@@ -19,7 +19,8 @@ from tests.tone_model import RATE, ToneModel, synthesize
 class Running:
     """Where a server answers, and what it shares."""
 
-    def __init__(self, app, port):
+    def __init__(self, server, app, port):
+        self.server = server
         self.app = app
         self.service = app.state.service
         self.port = port
@@ -79,7 +80,7 @@ class SlowModel(ToneModel):
 
 
 @contextmanager
-def running(model=None, *, translator=None, **settings):
+def running(model=None, *, translator=None, grace_seconds=1.0, **settings):
     """Run a server for the length of a block, of a model that transcribes, translates, or both."""
     config = ServingConfig(**{"workers": 2, "idle_seconds": 10.0, **settings})
     name = "tones"
@@ -90,13 +91,11 @@ def running(model=None, *, translator=None, **settings):
     app = create_app(model, name=name, config=config, translator=translator)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
-    )
+    server = Server(app, grace_seconds=grace_seconds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
-    here = Running(app, listener.getsockname()[1])
+    here = Running(server, app, listener.getsockname()[1])
     try:
         yield here
     finally:

@@ -125,6 +125,13 @@ def test_any_samples_are_audio(server):
         assert json.loads(list(socket)[-1])["done"]
 
 
+def test_who_asks_by_http_is_told_that_it_is_a_websocket(server):
+    for method in ("GET", "POST"):
+        answer = server.client.request(method, "/v1/audio/stream")
+        assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+        assert "is a WebSocket" in answer.json()["error"]["message"]
+
+
 def test_who_says_nothing_is_let_go(server):
     with open_socket(server) as socket:
         socket.recv()

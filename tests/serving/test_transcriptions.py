@@ -1,7 +1,9 @@
 """The HTTP interface, over real connections."""
 
+import functools
 import json
 import math
+import threading
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 
@@ -284,6 +286,80 @@ def test_stopping_the_server_stops_the_work_and_removes_what_was_received():
             assert answer.result().status_code in (200, 500, 503)
         except httpx.TransportError:
             pass
+
+
+class StuckModel(SlowModel):
+    """Hears the first window of each recording at once, and waits in the others."""
+
+    def logits(self, waveform, lengths):
+        if self.num_windows == 0:
+            self.num_windows = 1
+            return ToneModel.logits(self, waveform, lengths)
+        return super().logits(waveform, lengths)
+
+
+def test_who_waits_when_the_server_ends_is_told(capsys):
+    model = SlowModel()
+    with ThreadPoolExecutor(2) as pool:
+        with running(model, workers=1, grace_seconds=0.1) as server:
+            worked_on = pool.submit(server.post, LONG)
+            wait_until(lambda: model.num_windows == 1)
+            queued = pool.submit(server.post, LONG, stream="true")
+            wait_until(lambda: server.service.places.taken == 2)
+            server.server.should_exit = True
+            for answer in (worked_on.result(), queued.result()):
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "shutting_down"
+            model.go_on.set()
+    assert model.num_windows == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_events_end_with_an_error_when_the_server_ends(capsys):
+    model = StuckModel()
+    with ThreadPoolExecutor(1) as pool:
+        with running(model, grace_seconds=0.1) as server:
+            answer = pool.submit(server.post, LONG, stream="true")
+            wait_until(lambda: model.num_windows == 2)
+            server.server.should_exit = True
+            kinds = [event.get("type", "error") for event in events_of(answer.result())]
+            assert kinds[0] == "transcript.text.delta" and kinds[-1] == "error"
+            assert "shutting_down" in answer.result().text
+            model.go_on.set()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_short_request_is_answered_though_the_server_is_to_end():
+    model = SlowModel()
+    with ThreadPoolExecutor(1) as pool:
+        with running(model, grace_seconds=10.0) as server:
+            answer = pool.submit(server.post)
+            wait_until(lambda: model.num_windows == 1)
+            server.server.should_exit = True
+            model.go_on.set()
+            assert answer.result().json()["text"] == "abc def"
+
+
+def test_who_still_sends_when_the_server_ends_is_told(capsys):
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def body():
+        yield b"--b\r\n"
+        arrived.set()
+        go_on.wait(30)
+
+    head = {"content-type": "multipart/form-data; boundary=b"}
+    url = "/v1/audio/transcriptions"
+    with ThreadPoolExecutor(1) as pool:
+        with running(grace_seconds=0.0) as server:
+            send = functools.partial(server.client.post, url, content=body(), headers=head)
+            answer = pool.submit(send)
+            wait_until(lambda: arrived.is_set() and server.service.places.taken == 1)
+            server.server.should_exit = True
+            wait_until(lambda: server.service.places.taken == 0)
+            go_on.set()
+            assert answer.result().json()["error"]["code"] == "shutting_down"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_transcribe_is_not_served():

@@ -147,6 +147,10 @@ def test_events_tell_each_segment_with_its_speech_when_it_is_found(server, recor
 def test_silence_is_an_answer(server):
     silence = sound(np.zeros(RATE, np.float32))
     assert server.post(silence, to=URL).json()["text"] == ""
+    verbose = server.post(silence, to=URL, response_format="verbose_json").json()
+    assert verbose["text"] == ""
+    done = server.post(silence, to=URL, stream="true").text.split("data: ")[-1]
+    assert json.loads(done)["text"] == ""
     assert not samples(server.post(silence, to=URL, response_format="wav")).any()
 
 
@@ -174,6 +178,15 @@ def test_what_a_model_does_not_have_is_said(textless, recording, tmp_path):
         refused = server.post(to=URL)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "cannot_translate")
         assert server.client.get("/health").json()["translates"] is None
+
+
+def test_a_model_that_translates_asked_to_transcribe_says_whom_to_ask(server):
+    refused = server.post(model="xx-yy")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "cannot_transcribe")
+    message = refused.json()["error"]["message"]
+    assert "'xx-yy'" in message and "/v1/audio/translations" in message
+    with connect(f"ws://127.0.0.1:{server.port}/v1/audio/stream?model=xx-yy") as socket:
+        assert "?task=translate" in json.loads(socket.recv())["error"]["message"]
 
 
 @pytest.mark.parametrize(
