@@ -36,12 +36,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the times; return 0."""
+    from speechjepa.audio.files import AUDIO_SUFFIXES
     from speechjepa.data.readers.common import as_text
     from speechjepa.data.readers.text_files import read_text
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.align_file import align_file
     from speechjepa.inference.model import load
-    from speechjepa.inference.output_folder import prepare_outputs
+    from speechjepa.inference.output_folder import in_place_of_inputs, prepare_outputs
     from speechjepa.inference.writers import (
         format_result,
         output_paths,
@@ -53,10 +54,16 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir is None and len(formats) > 1:
         raise ConfigError("several formats need a folder to go to: give -o OUT")
     if not args.text.is_file():
-        raise DataError("there is no such file", path=args.text)
+        what = "is a folder; name the file" if args.text.is_dir() else "there is no such file"
+        raise DataError(what, path=args.text)
+    if args.text.suffix.lower() in AUDIO_SUFFIXES:
+        raise DataError("is a recording; it comes first, and its text after it", path=args.text)
     outputs: list[Path] = []
     if args.output_dir is not None:
         outputs = list(output_paths(args.output_dir / args.audio.stem, formats).values())
+        problem = in_place_of_inputs(outputs, [args.audio, args.text])
+        if problem is not None:
+            raise DataError(problem)
         for path in outputs:
             if path.exists() and not args.overwrite:
                 raise DataError("is there already; --overwrite replaces it", path=path)

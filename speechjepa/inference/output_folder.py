@@ -56,7 +56,7 @@ def in_place_of_inputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> str |
     own = [str(output) for output in outputs if output.exists() and _place(output) in read]
     if not own:
         return None
-    return f"{', '.join(own)} is a recording that is read here; give another folder with -o"
+    return f"{', '.join(own)} is what is read here, and would be lost; give another folder with -o"
 
 
 def _place(path: Path) -> tuple[int, int]:

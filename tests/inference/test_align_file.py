@@ -95,3 +95,19 @@ def test_the_command_writes_every_format_and_overwrites_nothing(
     assert f"error: {text}: is empty" in capsys.readouterr().err
     assert main(["align", str(recording), str(tmp_path / "no.txt"), "--model", "m"]) == 2
     assert "no.txt: there is no such file" in capsys.readouterr().err
+
+
+def test_the_command_keeps_the_text_that_it_reads_and_says_what_is_the_wrong_way_round(
+    recording, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path: Model())
+    text = tmp_path / f"{recording.stem}.txt"
+    text.write_text("ab c\ndd\n")
+    given = ["align", str(recording), str(text), "--model", "m", "-f", "txt", "-o", str(tmp_path)]
+    assert main([*given, "--overwrite"]) == 2
+    assert "is what is read here, and would be lost" in capsys.readouterr().err
+    assert text.read_text() == "ab c\ndd\n"
+    assert main(["align", str(text), str(recording), "--model", "m"]) == 2
+    assert "is a recording; it comes first" in capsys.readouterr().err
+    assert main(["align", str(recording), str(tmp_path), "--model", "m"]) == 2
+    assert "is a folder; name the file" in capsys.readouterr().err

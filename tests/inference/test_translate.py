@@ -380,7 +380,7 @@ def test_a_recording_is_never_replaced_by_its_translation(model, speech, tmp_pat
         out = tmp_path / "x" / ".." if overwrite else tmp_path
         (tmp_path / "x").mkdir(exist_ok=True)
         (outcome,) = translate_files(model, [path], out, overwrite=overwrite)
-        assert outcome.status == "failed" and "is a recording that is read here" in outcome.message
+        assert outcome.status == "failed" and "is what is read here" in outcome.message
     assert path.read_bytes() == before and not (tmp_path / "a.json").exists()
 
 
