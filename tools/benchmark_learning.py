@@ -5,13 +5,13 @@
 
 Every row that pretrains does so once per seed, for the same minutes on the same pool, and serves
 every column. `shipped` is fine-tuned from the encoder that comes with the package, `shipped_jepa`
-pretrained further from it, and `best` goes on from `shipped` with self-training. `transformers` is
-the outside row, see tools/learning_transformers.py: its `Wav2Vec2ForPreTraining` for the same
-minutes, fine-tuned for `--outside_minutes`, in which it takes fewer steps than the others. The
-column digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the share of digits
-whose word fits best of the ten; the row `best` hears what that speaker says in train, without
-transcripts, as it hears the others. What the frozen encoders of these runs tell apart (a linear
-probe, RankMe, ABX) is measured by tools/benchmark_representation.py.
+pretrained further from it, and `best` is the recipe as it stands, with self-training.
+`transformers` is the outside row, see tools/learning_transformers.py: its `Wav2Vec2ForPreTraining`
+for the same minutes, fine-tuned for `--outside_minutes`, in which it takes fewer steps than the
+others. The column digits-2min leaves one speaker out at a time: six runs, and `accuracy` is the
+share of digits whose word fits best of the ten; the row `best` hears what that speaker says in
+train, without transcripts, as it hears the others. What the frozen encoders of these runs tell
+apart (a linear probe, RankMe, ABX) is measured by tools/benchmark_representation.py.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
 again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio heard
@@ -68,12 +68,10 @@ STARTS = {
     **{"shipped": "shipped", "best": "shipped"},
 }
 """Rows without pretraining of their own, and the `init` of their fine-tuning."""
-MORE = {
-    "random_frozen": ["finetune.freeze_encoder=true"],
-    "best": ["finetune.streaming={}", "self_training={rounds: 2, max_steps: 2500}"],
-}
+MORE = {"random_frozen": ["finetune.freeze_encoder=true"]}
 """What rows set beside the settings of all."""
 DIGITS_BEST = [
+    "finetune.max_steps=300",
     "finetune.streaming=null",
     "language_model={kind: word, num_trials: 10}",
     "self_training={rounds: 2, max_steps: 500}",
@@ -252,6 +250,8 @@ def run_cell(
 
 
 def _finetuning(options: argparse.Namespace, row: str, seed: int, start: str) -> list[str]:
+    if row == "best":
+        return [NO_PRETRAINING, f"finetune.seed={seed}", f"init={start}", *FINETUNING]
     settings = [NO_PRETRAINING, "self_training=null", "finetune.streaming=null"]
     settings += [f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
     settings += [f"finetune.seed={seed}", f"init={start}"]
