@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.align_file import align_file
     from speechjepa.inference.model import load
-    from speechjepa.inference.output_folder import in_place_of_inputs, prepare_outputs
+    from speechjepa.inference.output_folder import in_place_of_inputs, places_of, prepare_outputs
     from speechjepa.inference.writers import (
         format_result,
         output_paths,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     outputs: list[Path] = []
     if args.output_dir is not None:
         outputs = list(output_paths(args.output_dir / args.audio.stem, formats).values())
-        problem = in_place_of_inputs(outputs, [args.audio, args.text])
+        problem = in_place_of_inputs(outputs, places_of([args.audio, args.text]))
         if problem is not None:
             raise DataError(problem)
         for path in outputs:

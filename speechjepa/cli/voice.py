@@ -142,7 +142,12 @@ def _speak(args: argparse.Namespace) -> int:
     from speechjepa.data.readers.common import as_line
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
-    from speechjepa.inference.output_folder import in_place_of_inputs, prepare_folder, tell_kept
+    from speechjepa.inference.output_folder import (
+        in_place_of_inputs,
+        places_of,
+        prepare_folder,
+        tell_kept,
+    )
     from speechjepa.inference.transcribe_files import find_recordings
     from speechjepa.inference.units import check_encoder
     from speechjepa.inference.voice import load_voice
@@ -150,6 +155,7 @@ def _speak(args: argparse.Namespace) -> int:
     prepare_folder(args.output_dir, "speech")
     voice = load_voice(args.voice)
     recordings = find_recordings(args.inputs)
+    read = places_of(recording.path for recording in recordings)
     model = None
     if any(recording.path.suffix.lower() != ".json" for recording in recordings):
         model = load(args.model)
@@ -161,7 +167,7 @@ def _speak(args: argparse.Namespace) -> int:
         try:
             if recording.problem is not None:
                 raise DataError(recording.problem, path=recording.path)
-            problem = in_place_of_inputs([target], [each.path for each in recordings])
+            problem = in_place_of_inputs([target], read)
             if problem is not None:
                 raise DataError(problem)
             if target.exists() and not args.overwrite:

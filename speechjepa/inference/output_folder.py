@@ -50,9 +50,18 @@ def folder_in_the_way(outputs: Sequence[Path]) -> str | None:
     return f"a folder is where {', '.join(folders)} should be written" if folders else None
 
 
-def in_place_of_inputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> str | None:
-    """Return what is wrong where a file to be written is one that is read; None if none is."""
-    read = {_place(path) for path in inputs if path.exists()}
+def places_of(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """Return where files are on disk, whatever they are called; those that are not, nowhere."""
+    return {_place(path) for path in paths if path.exists()}
+
+
+def in_place_of_inputs(outputs: Sequence[Path], read: set[tuple[int, int]]) -> str | None:
+    """Return what is wrong where a file to be written is one that is read; None if none is.
+
+    Args:
+        outputs: To be written.
+        read: `places_of` what is read.
+    """
     own = [str(output) for output in outputs if output.exists() and _place(output) in read]
     if not own:
         return None

@@ -19,6 +19,7 @@ from speechjepa.errors import AudioError, ModelError
 from speechjepa.inference.output_folder import (
     folder_in_the_way,
     in_place_of_inputs,
+    places_of,
     prepare_folder,
 )
 from speechjepa.inference.transcribe_files import Outcome, Recording, find_recordings
@@ -65,10 +66,11 @@ def translate_files(
     prepare_folder(folder, "translations")
     suffixes = (".wav", ".json") if translator.translator.has_voice else (".json",)
     recordings = find_recordings(inputs)
+    read = places_of(recording.path for recording in recordings)
     for number, recording in enumerate(recordings, start=1):
         outputs = [folder / recording.name.with_name(recording.name.name + s) for s in suffixes]
         problem = recording.problem or folder_in_the_way(outputs)
-        problem = problem or in_place_of_inputs(outputs, [each.path for each in recordings])
+        problem = problem or in_place_of_inputs(outputs, read)
         if problem is not None:
             yield Outcome(path=recording.path, status="failed", message=problem)
             continue
