@@ -319,3 +319,8 @@ def test_the_command_makes_a_voice_and_lets_it_speak(tmp_path, capsys, monkeypat
     assert main(again) == 1
     assert "holds units 000000000000, but this voice speaks" in capsys.readouterr().err
     assert (tmp_path / "c" / "03.wav").exists()
+    before = (recordings / "03.wav").read_bytes()
+    into = ["voice", "speak", one, "--voice", voice, "-o", str(recordings), "--overwrite"]
+    assert main(into) == 1
+    assert "is what is read here" in capsys.readouterr().err
+    assert (recordings / "03.wav").read_bytes() == before
