@@ -30,6 +30,9 @@ FRESH = ("init=fresh", "translation.train.freeze_finetune_updates=0")
 SHORT = "translation.train.max_steps=1800"
 """Of rows that are compared with each other, whatever else the machine does; some 12 minutes of one
 core, after which a translator goes on learning for more than an hour."""
+INIT = "{init}"
+"""In a setting: what --init names."""
+ALL_OF_INIT = (SHORT, f"translation.units.model={INIT}")
 
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "es_en": ("s2st_phrases/es_en", ()),
@@ -41,6 +44,8 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
         "s2st_phrases/es_en",
         (SHORT, "translation.train.source_text_weight=0", "translation.train.target_text_weight=0"),
     ),
+    "es_en-short-contrastive": ("s2st_phrases/es_en", ALL_OF_INIT),
+    "es_en-short-jepa": ("s2st_phrases/es_en", ALL_OF_INIT),
     "es_en-streaming": ("s2st_phrases/es_en", ("translation.train.streaming={}",)),
     "fr_de": ("s2st_phrases/fr_de", ()),
     "en_id": ("s2st_phrases/en_id", ()),
@@ -54,7 +59,8 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Row -> recipe, and what is set beside it."""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the rows that are asked for and missing."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,10 +73,11 @@ def main() -> None:
     add(
         "--init",
         help="start from this run or bundle, named in `encoder`; prompts-pretrained needs "
-        "that of es_en",
+        "that of es_en, es_en-short-contrastive and es_en-short-jepa those of a pretraining, which "
+        "units are made of as well",
     )
     add("--results", type=Path, default=ROOT / "results")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for seed in args.seeds:
         for row in args.rows:
             path = args.results / "translation" / f"{row}-{seed}.json"
@@ -83,15 +90,23 @@ def main() -> None:
 
 def measure(row: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train and score one row."""
-    name, settings = ROWS[row]
-    overrides = [f"seed={seed}", *settings]
-    if args.minutes is not None:
-        overrides.append(f"translation.train.minutes={args.minutes}")
-    if args.init is not None:
-        overrides.append(f"init={args.init}")
-    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", overrides, args.data_root)
+    settings = settings_of(row, seed, args.init, args.minutes)
+    recipe = load_recipe(ROOT / "recipes" / f"{ROWS[row][0]}.yaml", settings, args.data_root)
     states = run_recipe(recipe, args.work / f"{row}-{seed}", cache_dir=args.work / "cache")
     return record(recipe, row, states["evaluate"].figures, states["translate"].minutes)
+
+
+def settings_of(row: str, seed: int, init: str | Path | None, minutes: float | None) -> list[str]:
+    """Return what a row sets beside its recipe."""
+    settings = [f"seed={seed}", *ROWS[row][1]]
+    if init is None and any(INIT in setting for setting in settings):
+        raise SystemExit(f"{row} needs --init, the encoder that it measures")
+    settings = [setting.replace(INIT, str(init)) for setting in settings]
+    if minutes is not None:
+        settings.append(f"translation.train.minutes={minutes}")
+    if init is not None:
+        settings.append(f"init={init}")
+    return settings
 
 
 def record(
@@ -116,7 +131,9 @@ def record(
         "recipe": recipe.name,
         "head": head,
         "encoder": "shipped" if recipe.init is None else Path(recipe.init).name,
-        "units": None if is_text or units is None else {"layer": units.layer, "k": units.num_units},
+        "units": None
+        if is_text or units is None
+        else {"layer": units.layer, "k": units.num_units, "model": units.model.name},
         "streaming": _streaming(figures),
         **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},
         **{key: best[key] for key in ("unit_error_rate", "unit_bleu")},

@@ -47,7 +47,7 @@ def translation_table(
         rows.append(
             [
                 *(str(fields[name]) for name in ("row", "recipe", "head", "encoder")),
-                "–" if units is None else f"layer {units['layer']}, {units['k']}",
+                _describe_units(units),
                 number(fields["asr_bleu"], 1),
                 number(fields.get("asr_bleu_best_path"), 1),  # rows of earlier versions lack it
                 number(fields["asr_bleu_ceiling"], 1),
@@ -68,3 +68,11 @@ def translation_table(
             ]
         )
     return table(HEADER, rows)
+
+
+def _describe_units(units: Mapping[str, Any] | None) -> str:
+    if units is None:
+        return "–"
+    of = units.get("model", "shipped")  # rows of earlier versions lack it: they had no other
+    layer = f"layer {units['layer']}" + (f" of {of}" if of != "shipped" else "")
+    return f"{layer}, {units['k']}"

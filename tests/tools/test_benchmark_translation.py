@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speechjepa.workflow.recipe import load_recipe
-from tools.benchmark_translation import ROOT, ROWS, record
+from tools.benchmark_translation import ROOT, ROWS, main, record, settings_of
 from tools.translation_results import FIELDS
 
 SCORES = {
@@ -19,8 +19,8 @@ SCORES = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_is_a_recipe_with_settings_that_exist(row: str, tmp_path: Path) -> None:
-    name, settings = ROWS[row]
-    found = load_recipe(ROOT / "recipes" / f"{name}.yaml", settings, tmp_path)
+    settings = settings_of(row, 0, "shipped", None)
+    found = load_recipe(ROOT / "recipes" / f"{ROWS[row][0]}.yaml", settings, tmp_path)
     assert found.translation is not None
 
 
@@ -44,13 +44,24 @@ def test_a_row_records_what_the_tables_need(tmp_path: Path) -> None:
     }
     row = record(recipe, "es_en", figures, 20.04)
     assert set(FIELDS) <= set(row)
-    assert (row["encoder"], row["units"], row["seed"]) == ("shipped", {"layer": 8, "k": 100}, 2)
+    assert (row["encoder"], row["seed"]) == ("shipped", 2)
+    assert row["units"] == {"layer": 8, "k": 100, "model": "shipped"}
     assert (row["asr_bleu"], row["asr_bleu_ceiling"], row["laal_ms"]) == (45.0, 90.0, 900.0)
     assert (row["asr_bleu_best_path"], row["unit_error_rate_best_path"]) == (40.0, 0.45)
     stream = row["streaming"]
     assert (stream["laal_ms"], stream["asr_bleu"], stream["rtf"]) == (900.0, 36.0, 0.3)
     assert (stream["asr_bleu_best_path"], stream["share_of_offline"]) == (30.0, 0.8)
     assert row["retrieval"]["asr_bleu"] == 3.0 and row["asr_bleu_true_units"] == 80.0
+
+
+def test_a_row_that_measures_an_encoder_needs_it_and_makes_units_of_it(tmp_path: Path) -> None:
+    asked = ["--data-root", str(tmp_path), "--work", str(tmp_path), "--rows", "es_en-short-jepa"]
+    with pytest.raises(SystemExit, match="es_en-short-jepa needs --init"):
+        main([*asked, "--results", str(tmp_path / "results")])
+    settings = settings_of("es_en-short-jepa", 0, tmp_path / "jepa", None)
+    recipe = load_recipe(ROOT / "recipes/s2st_phrases/es_en.yaml", settings, tmp_path)
+    assert recipe.translation is not None and recipe.translation.units is not None
+    assert recipe.init == recipe.translation.units.model == tmp_path / "jepa"
 
 
 def test_text_has_neither_units_nor_a_ceiling_of_speech(tmp_path: Path) -> None:
