@@ -100,7 +100,7 @@ def recognise(
         try:
             timed.append((index, _with_duration(utterance)))
         except AudioError as error:
-            result.skipped.append(_skip(utterance, error))
+            result.skipped.append(skip(utterance, error))
     by_index: dict[int, tuple[Utterance, NDArray[np.float32]]] = {}
     batches = list(_batches(timed, batch_seconds))
     for batch in track(batches, "transcribing", len(batches)):
@@ -110,7 +110,7 @@ def recognise(
                 waveforms.append(read_utterance(utterance, model.sample_rate))
                 kept.append((index, utterance))
             except AudioError as error:
-                result.skipped.append(_skip(utterance, error))
+                result.skipped.append(skip(utterance, error))
         for (index, utterance), logits in zip(kept, _logits(model, waveforms), strict=True):
             by_index[index] = (utterance, logits)
     for index in sorted(by_index):
@@ -121,7 +121,8 @@ def recognise(
     return result
 
 
-def _skip(utterance: Utterance, error: AudioError) -> Skipped:
+def skip(utterance: Utterance, error: AudioError) -> Skipped:
+    """Return the record of an utterance that could not be read."""
     return Skipped(
         id=utterance.id, audio_path=as_text(str(utterance.audio_path)), reason=error.reason
     )

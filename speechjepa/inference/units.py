@@ -15,11 +15,10 @@ from torch.nn import functional
 
 from speechjepa.audio.features import LogMel
 from speechjepa.audio.windows import WindowConfig, stream_windows
-from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError, ModelError
 from speechjepa.inference.model import SpeechModel
-from speechjepa.inference.recognise import Skipped, read_utterance
+from speechjepa.inference.recognise import Skipped, read_utterance, skip
 from speechjepa.models.encoder import Encoder
 from speechjepa.units.kmeans import Layer, Units, fit_units
 from speechjepa.units.sequences import deduplicate
@@ -219,8 +218,7 @@ def fit(
         try:
             waveform = torch.from_numpy(read_utterance(utterance, model.sample_rate))
         except AudioError as error:
-            reason, path = error.reason, as_text(str(utterance.audio_path))
-            skipped.append(Skipped(id=utterance.id, audio_path=path, reason=reason))
+            skipped.append(skip(utterance, error))
             continue
         frames = extract_frames(model, layer, waveform, phases=phases)
         kept.append(frames.numpy())

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechjepa.audio.level import set_level
-from speechjepa.data.readers.common import as_text
 from speechjepa.data.synthetic.acoustics import record_elsewhere
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
 from speechjepa.inference.model import SpeechModel
-from speechjepa.inference.recognise import Skipped, read_utterance
+from speechjepa.inference.recognise import Skipped, read_utterance, skip
 from speechjepa.inference.selection_voice import RecordedUnits
 from speechjepa.inference.units import check_encoder, encode_units
 from speechjepa.inference.voice import Kind, SelectionVoice, VocoderVoice, Voice
@@ -101,8 +100,7 @@ def hear(
         try:
             waveform = set_level(read_utterance(utterance, model.sample_rate))
         except AudioError as error:
-            reason, path = error.reason, as_text(str(utterance.audio_path))
-            skipped.append(Skipped(id=utterance.id, audio_path=path, reason=reason))
+            skipped.append(skip(utterance, error))
             continue
         heard = encode_units(model, units, torch.from_numpy(waveform))
         rows = [heard]
