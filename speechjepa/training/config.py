@@ -88,6 +88,12 @@ class JepaConfig(_ContextPrediction):
     """Weight of VICReg's variance term."""
     vicreg_cov_weight: float = 0.1
     """Weight of VICReg's covariance term."""
+    context_std_weight: float = 0.0
+    """Weight of VICReg's variance term on the context encoder's output, with a teacher or without:
+    1, and 0.04 below, for an encoder that stays frozen. A short run falls into a few directions
+    without, loudness first; what is fine-tuned learns faster from there (docs/LOG.md)."""
+    context_cov_weight: float = 0.0
+    """Weight of VICReg's covariance term there."""
     anchor_weight: float = 1.0
     """First weight of the anchor: predictions must also tell the MFCC cluster of a hidden frame;
     0 = a JEPA and nothing else. In short runs the anchor halves the audio needed (docs/LOG.md)."""
@@ -102,7 +108,8 @@ class JepaConfig(_ContextPrediction):
             self,
             {
                 "at least 0 and at most 1": "ema_decay ema_end_decay ema_anneal",
-                "at least 0": "sigreg_weight vicreg_std_weight vicreg_cov_weight anchor_weight",
+                "at least 0": "sigreg_weight vicreg_std_weight vicreg_cov_weight anchor_weight "
+                "context_std_weight context_cov_weight",
                 "at least 1": "average_top_k_layers projection_width sigreg_slices anchor_clusters",
                 "more than 0": "anchor_end_weight",  # it is approached geometrically
             },

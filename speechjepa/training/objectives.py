@@ -172,22 +172,20 @@ class JepaObjective(Objective):
         encoder, config = self.model.encoder, self.config
         features, lengths = encoder.extract_features(batch.waveform, batch.lengths)
         hidden, predictions, context = _predict_hidden(self.model, config, batch, features, lengths)
-        valid = ~padding_mask(lengths, features.shape[1])
+        seen = context.features[~padding_mask(context.lengths, context.features.shape[1])]
+        parts: dict[str, Tensor] = {}
         if self.target_encoder is not None:
-            targets = self._taught_targets(batch)
-            representation = context.features[
-                ~padding_mask(context.lengths, context.features.shape[1])
-            ]
-            regularization: Tensor | None = None
-            parts: dict[str, Tensor] = {}
+            targets, representation = self._taught_targets(batch), seen
+            regularization = predictions.new_zeros(())
         else:
+            valid = ~padding_mask(lengths, features.shape[1])
             full = encoder.contextualize(features, lengths).features
             targets = self.model.projection(full)  # type: ignore[misc]
             representation = full[valid]
             regularization, parts = self._regularize(targets[valid], step)
         wanted = targets.repeat_interleave(config.num_masks, dim=0)
         prediction_loss = over_processes(latent_prediction_loss(predictions, wanted, hidden))
-        total = prediction_loss if regularization is None else prediction_loss + regularization
+        total = prediction_loss + regularization + self._keep_apart(seen, parts)
         if self.anchor is not None:
             anchor_loss = self._anchor_loss(self.anchor, batch, predictions, hidden)
             total = total + self._anchor_weight(progress) * anchor_loss
@@ -198,6 +196,19 @@ class JepaObjective(Objective):
             representation.detach(),
             predictions[hidden].detach(),
             wanted[hidden].detach(),
+        )
+
+    def _keep_apart(self, seen: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """Return what holds the channels of visible frames (N, D) apart, and add it to `parts`."""
+        config = self.config
+        if not config.context_std_weight and not config.context_cov_weight:
+            return seen.new_zeros(())
+        terms = vicreg(seen)
+        parts["context_variance"] = terms.variance.detach()
+        parts["context_covariance"] = terms.covariance.detach()
+        return (
+            config.context_std_weight * terms.variance
+            + config.context_cov_weight * terms.covariance
         )
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from speechjepa.data.batches import Batch
 from speechjepa.models.bundle import build_encoder
 from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import Wav2Vec2Config
+from speechjepa.objectives.regularizers import vicreg
 from speechjepa.training import objectives
 from speechjepa.training.config import (
     ContrastiveConfig,
@@ -52,6 +53,7 @@ JEPA = JepaConfig(
 CONFIGS = {
     "jepa": PretrainConfig(jepa=JEPA),
     "anchored": PretrainConfig(jepa=replace(JEPA, anchor_weight=1.0, anchor_clusters=4)),
+    "apart": PretrainConfig(jepa=replace(JEPA, context_std_weight=1.0, context_cov_weight=0.04)),
     "sigreg": PretrainConfig(jepa=replace(JEPA, regularizer="sigreg")),
     "vicreg": PretrainConfig(jepa=replace(JEPA, regularizer="vicreg")),
     "contrastive": PretrainConfig(
@@ -65,6 +67,8 @@ CONFIGS = {
         reconstruct=ReconstructConfig(num_masks=1, mask_length_seconds=0.4, predictor_width=16),
     ),
 }
+TAUGHT = ("jepa", "anchored", "apart")
+"""Those with an EMA teacher."""
 
 
 def tones(num_samples: int, generator: torch.Generator) -> torch.Tensor:
@@ -122,7 +126,7 @@ def test_what_is_hidden_never_reaches_a_prediction(name, encoder):
     after = built(replace(batch, waveform=loud), 0.5)
     assert not torch.allclose(before.targets, after.targets, atol=1e-2)
     torch.testing.assert_close(after.predictions, before.predictions)
-    if name in ("jepa", "anchored", "reconstruct"):  # elsewhere the whole view is monitored
+    if name in (*TAUGHT, "reconstruct"):  # elsewhere the whole view is monitored
         torch.testing.assert_close(after.representation, before.representation)
 
 
@@ -139,7 +143,7 @@ def test_gradient_reaches_all_that_trains_and_no_teacher(name, encoder):
         else:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
     has_teacher = any(key.startswith("target_encoder.") for key, _ in built.named_parameters())
-    assert has_teacher == (name in ("jepa", "anchored"))
+    assert has_teacher == (name in TAUGHT)
 
 
 def test_a_teachers_targets_carry_no_gradient_and_are_those_of_its_evaluation_mode():
@@ -149,6 +153,20 @@ def test_a_teachers_targets_carry_no_gradient_and_are_those_of_its_evaluation_mo
     assert not targets.requires_grad
     assert not built.target_encoder.training
     torch.testing.assert_close(targets, built._taught_targets(batch))
+
+
+def test_channels_of_the_context_are_held_apart_where_that_is_asked_for():
+    batch = make_batch(2.0)
+    free = build("jepa", "native").train()
+    held = build("apart", "native").train()
+    held.load_state_dict(free.state_dict())
+    alone, together = free(batch, 0.5), held(batch, 0.5)
+    assert set(alone.parts) == {"prediction"}
+    terms = vicreg(alone.representation)
+    assert terms.covariance > 0.1
+    assert (together.total - alone.total).item() == pytest.approx(
+        (1.0 * terms.variance + 0.04 * terms.covariance).item(), rel=1e-4
+    )
 
 
 @each_encoder
