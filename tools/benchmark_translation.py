@@ -20,6 +20,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from speechjepa.models.bundle import load_bundle
 from speechjepa.workflow.recipe import Recipe, load_recipe
 from speechjepa.workflow.record import commit, hardware, write_json
 from speechjepa.workflow.stages import run_recipe
@@ -32,7 +33,8 @@ SHORT = "translation.train.max_steps=1800"
 core, after which a translator goes on learning for more than an hour."""
 INIT = "{init}"
 """In a setting: what --init names."""
-ALL_OF_INIT = (SHORT, f"translation.units.model={INIT}")
+ALL_OF_INIT = (SHORT, f"translation.units.model={INIT}", "translation.units.layer=2")
+"""Lower layers say more of phones after minutes of pretraining (results/units.json)."""
 
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "es_en": ("s2st_phrases/es_en", ()),
@@ -131,6 +133,7 @@ def record(
         "recipe": recipe.name,
         "head": head,
         "encoder": "shipped" if recipe.init is None else Path(recipe.init).name,
+        "pretrained": _pretraining(recipe.init),
         "units": None
         if is_text or units is None
         else {"layer": units.layer, "k": units.num_units, "model": units.model.name},
@@ -154,6 +157,17 @@ def record(
         "device": hardware(),
         "commit": commit(),
     }
+
+
+def _pretraining(init: Path | None) -> dict[str, Any] | None:
+    """Return how the encoder that a row starts from was pretrained, if that was done here."""
+    bundle = None if init is None else init / "pretrain" / "bundle"
+    if bundle is None or not bundle.is_dir():
+        return None
+    known = load_bundle(bundle).training["pretrain"]
+    names = ("objective", "minutes", "steps", "unlabelled_hours", "audio_hours_seen", "languages")
+    found = {name: known[name] for name in names}
+    return found | {"settings": known["settings"][known["objective"]]}
 
 
 def _streaming(figures: dict[str, Any]) -> dict[str, Any] | None:

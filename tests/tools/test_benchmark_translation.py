@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
+from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.workflow.recipe import load_recipe
 from tools.benchmark_translation import ROOT, ROWS, main, record, settings_of
 from tools.translation_results import FIELDS
@@ -51,6 +53,7 @@ def test_a_row_records_what_the_tables_need(tmp_path: Path) -> None:
     stream = row["streaming"]
     assert (stream["laal_ms"], stream["asr_bleu"], stream["rtf"]) == (900.0, 36.0, 0.3)
     assert (stream["asr_bleu_best_path"], stream["share_of_offline"]) == (30.0, 0.8)
+    assert row["pretrained"] is None
     assert row["retrieval"]["asr_bleu"] == 3.0 and row["asr_bleu_true_units"] == 80.0
 
 
@@ -62,6 +65,22 @@ def test_a_row_that_measures_an_encoder_needs_it_and_makes_units_of_it(tmp_path:
     recipe = load_recipe(ROOT / "recipes/s2st_phrases/es_en.yaml", settings, tmp_path)
     assert recipe.translation is not None and recipe.translation.units is not None
     assert recipe.init == recipe.translation.units.model == tmp_path / "jepa"
+
+
+def test_a_row_says_how_its_encoder_was_pretrained(tmp_path: Path) -> None:
+    known = {"objective": "jepa", "minutes": 12.0, "steps": 9, "languages": ["mdw"]}
+    known |= {"unlabelled_hours": 3.0, "audio_hours_seen": 7.0, "init": None}
+    known["settings"] = {"jepa": {"num_masks": 1}, "contrastive": {}}
+    sizes = SpeechEncoderConfig(width=8, num_layers=1, num_heads=1, ffn_width=8)
+    bundle = Bundle(encoder=build_encoder(sizes), training={"pretrain": known})
+    save_bundle(bundle, tmp_path / "jepa" / "pretrain" / "bundle")
+    settings = settings_of("es_en-short-jepa", 0, tmp_path / "jepa", None)
+    recipe = load_recipe(ROOT / "recipes/s2st_phrases/es_en.yaml", settings, tmp_path)
+    figures = {"head": "ctc", "pairs": 1, "text_normalisation": {}}
+    row = record(recipe, "x", {**figures, "rows": {"ctc": SCORES, "retrieval": SCORES}}, 1.0)
+    assert row["pretrained"]["audio_hours_seen"] == 7.0
+    assert row["pretrained"]["settings"] == {"num_masks": 1}
+    assert row["encoder"] == row["units"]["model"] == "jepa"
 
 
 def test_text_has_neither_units_nor_a_ceiling_of_speech(tmp_path: Path) -> None:
