@@ -91,7 +91,7 @@ class JepaConfig(_ContextPrediction):
     context_std_weight: float = 0.0
     """Weight of VICReg's variance term on the context encoder's output, with a teacher or without:
     1, and 0.04 below, for an encoder that stays frozen. A short run falls into a few directions
-    without, loudness first; what is fine-tuned learns faster from there (docs/LOG.md)."""
+    without, loudness first; fine-tuning wants 3e-4 as its learning rate then (docs/LOG.md)."""
     context_cov_weight: float = 0.0
     """Weight of VICReg's covariance term there."""
     anchor_weight: float = 1.0
