@@ -41,10 +41,22 @@ class SelfTrainingConfig:
     """Share of an epoch, in seconds, that the true labels make up at least: they are repeated."""
     max_steps: int | None = None
     """Optimizer steps of each round; null = those of fine-tuning."""
+    refine_steps: int | None = None
+    """Optimizer steps of one more round, which goes on from the model of the round before where the
+    others start from the beginning; null = there is none."""
+    refine_learning_rate: float = 5e-4
+    """Peak learning rate of that round."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"`rounds` must be at least 1, but is {self.rounds} instead")
+        for name in ("rounds", "refine_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"`{name}` must be at least 1, but is {value} instead")
+        if not self.refine_learning_rate > 0:
+            raise ConfigError(
+                "`refine_learning_rate` must be more than 0, "
+                f"but is {self.refine_learning_rate} instead"
+            )
         for name, value in (("keep", self.keep), ("label_share", self.label_share)):
             if not 0 < value <= 1 or (name == "label_share" and value == 1):
                 raise ConfigError(

@@ -41,7 +41,8 @@ def self_train(
     start: Path | None,
     cache_dir: Path,
 ) -> dict[str, Any]:
-    """Train the next models, each from the same start as the first; rounds that are done stay.
+    """Train the next models, each from the same start as the first, but for the round that refines
+    the one before; rounds that are done stay.
 
     Writes `self_training/round<n>/` as fine-tuning does, and the last round's bundle, with its
     language model, to `self_training/bundle`.
@@ -67,12 +68,18 @@ def self_train(
     assert config is not None and finetuning is not None
     if config.max_steps is not None:
         finetuning = dataclasses.replace(finetuning, max_steps=config.max_steps)
+    rounds = config.rounds + (config.refine_steps is not None)
     pool = unlabelled(recipe, corpora)
     teacher = run_dir / "finetune" / "bundle"
     if not pool:
         logger.info("self-training: every recording is labelled, so fine-tuning has the last word")
     figures: dict[str, Any] = _figures(config, pool, [], 0)
-    for turn in range(1, config.rounds + 1 if pool else 1):
+    for turn in range(1, rounds + 1 if pool else 1):
+        if turn > config.rounds:
+            rate, start = config.refine_learning_rate, teacher
+            finetuning = dataclasses.replace(
+                finetuning, max_steps=config.refine_steps, minutes=None, learning_rate=rate
+            )
         folder = run_dir / FOLDER / f"round{turn}"
         if (folder / DONE).exists():
             figures = json.loads((folder / DONE).read_text(encoding="utf-8"))

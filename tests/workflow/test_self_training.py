@@ -82,6 +82,22 @@ def test_a_second_round_has_the_first_as_its_teacher(
     ]
 
 
+def test_the_round_that_refines_goes_on_from_the_model_before_it(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+) -> None:
+    run_dir = tmp_path / "run"
+    refine = ("self_training.refine_steps=7", "self_training.refine_learning_rate=1e-4")
+    states = run_recipe(recipe(labels, *THREE, "self_training.max_steps=9", *refine), run_dir)
+    started = [(call["config"].max_steps, call["init"]) for call in trainings.finetunings]
+    assert started[1:] == [(9, None), (7, run_dir / "self_training" / "round1" / "bundle")]
+    rates = [call["config"].learning_rate for call in trainings.finetunings]
+    assert rates == [None, None, 1e-4]
+    assert len(heard) == 2 and states["self_training"].figures["rounds"] == 2
+
+
 def test_a_run_stopped_in_its_second_round_neither_hears_nor_learns_the_first_again(
     labels: Path,
     tmp_path: Path,

@@ -18,7 +18,7 @@ from speechjepa.audio.files import write_wav
 from speechjepa.config import load_yaml
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import ConfigError, DataError
-from speechjepa.models.bundle import Bundle, build_encoder, save_bundle
+from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.outcome import summary_line, write_result
@@ -33,6 +33,7 @@ class Trainings:
 
     def __init__(self) -> None:
         self.calls: dict[str, dict[str, Any]] = {}
+        self.finetunings: list[dict[str, Any]] = []
 
     def pretrain(
         self, config: object, pool: Sequence[Utterance], run_dir: Path, **options: Any
@@ -50,11 +51,13 @@ class Trainings:
         run_dir: Path,
         **options: Any,
     ) -> Path:
-        self.calls["finetune"] = {"train": train, "dev": dev, **options}
+        self.calls["finetune"] = {"config": config, "train": train, "dev": dev, **options}
+        self.finetunings.append(self.calls["finetune"])
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "skipped.jsonl").write_text('{"id": "bad"}\n{"id": "worse"}\n')
         torch.manual_seed(0)
-        encoder = build_encoder(options["encoder"] or self.calls["pretrain"]["encoder"])
+        sizes = options["encoder"] or self.calls.get("pretrain", {}).get("encoder")
+        encoder = build_encoder(sizes or load_bundle(options["init"]).encoder.config)
         vocabulary = Vocabulary.build([u.text or "" for u in train])
         ctc = CtcModel(encoder, len(vocabulary), 1)
         bundle = Bundle(encoder=encoder, ctc=ctc, vocabulary=vocabulary, text=options["text"])
