@@ -185,31 +185,35 @@ class JepaObjective(Objective):
             regularization, parts = self._regularize(targets[valid], step)
         wanted = targets.repeat_interleave(config.num_masks, dim=0)
         prediction_loss = over_processes(latent_prediction_loss(predictions, wanted, hidden))
-        total = prediction_loss + regularization + self._keep_apart(seen, parts)
+        apart, parts_apart = self._keep_apart(seen)
+        total = prediction_loss + regularization + apart
         if self.anchor is not None:
             anchor_loss = self._anchor_loss(self.anchor, batch, predictions, hidden)
             total = total + self._anchor_weight(progress) * anchor_loss
             parts["anchor"] = anchor_loss.detach()
         return ObjectiveOutput(
             total,
-            {"prediction": prediction_loss.detach(), **parts},
+            {"prediction": prediction_loss.detach(), **parts, **parts_apart},
             representation.detach(),
             predictions[hidden].detach(),
             wanted[hidden].detach(),
         )
 
-    def _keep_apart(self, seen: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """Return what holds the channels of visible frames (N, D) apart, and add it to `parts`."""
+    def _keep_apart(self, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what holds the channels of visible frames (N, D) apart, and its terms."""
         config = self.config
         if not config.context_std_weight and not config.context_cov_weight:
-            return seen.new_zeros(())
+            return seen.new_zeros(()), {}
         terms = vicreg(seen)
-        parts["context_variance"] = terms.variance.detach()
-        parts["context_covariance"] = terms.covariance.detach()
-        return (
+        parts = {
+            "context_variance": terms.variance.detach(),
+            "context_covariance": terms.covariance.detach(),
+        }
+        loss = (
             config.context_std_weight * terms.variance
             + config.context_cov_weight * terms.covariance
         )
+        return loss, parts
 
     @torch.no_grad()
     def _taught_targets(self, batch: Batch) -> Tensor:
