@@ -109,6 +109,7 @@ def test_formant_ratio_moves_the_spectrum_and_keeps_the_duration() -> None:
         ({"language": "xx"}, "does not speak 'xx'"),
         ({"voice": "nobody"}, "no voice 'nobody'"),
         ({"rate": 1000}, "`rate` must be 80 to 450, but is 1000"),
+        ({"pitch": 34, "pitch_range": 56}, "`pitch_range` must be 0 to 55, but is 56"),
         ({"text": " "}, "says nothing"),
     ],
 )

@@ -20,6 +20,9 @@ from speechjepa.errors import DataError
 
 SAMPLE_RATE = 16000
 """Rate of what `synthesise` returns unless told otherwise (Hz)."""
+LOW_PITCH, MAX_PITCH_RANGE, MAX_RANGE_WHEN_LOW = 35, 70, 55
+"""Beyond these espeak-ng may end the whole process (SIGSEGV): some of its voices, `rob` before all,
+in Hebrew and Arabic. Found by trial."""
 
 # Constants of espeak-ng's speak_lib.h.
 _SYNCHRONOUS = 2
@@ -143,7 +146,7 @@ def synthesise(
         voice: Variant that changes the speaker (`espeak_voices()`); empty = the plain voice.
         rate: Words per minute, 80 to 450.
         pitch: 0 to 99; 50 is the voice's own.
-        pitch_range: 0 (monotone) to 99; 50 is the voice's own.
+        pitch_range: 0 (monotone) to 70, below a pitch of 35 to 55; 50 is the voice's own.
         volume: 0 to 200; above 100 the peaks may clip.
         formant_ratio: Scales all frequencies, as the vocal tract's length does; the rate stays.
         sample_rate: Of the waveform returned (Hz).
@@ -161,7 +164,7 @@ def synthesise(
     _check_ranges(
         rate=(rate, 80, 450),
         pitch=(pitch, 0, 99),
-        pitch_range=(pitch_range, 0, 99),
+        pitch_range=(pitch_range, 0, MAX_PITCH_RANGE if pitch >= LOW_PITCH else MAX_RANGE_WHEN_LOW),
         volume=(volume, 0, 200),
         formant_ratio=(formant_ratio, 0.7, 1.4),
     )
