@@ -13,7 +13,8 @@ from speechjepa.workflow.recipe import Recipe
 
 
 def starting_bundle(recipe: Recipe) -> Path | None:
-    """Return the bundle to start from, None = fresh weights; `init` may also name a run folder.
+    """Return the bundle to start from, None = fresh weights; `init` may also name a run folder or one of
+    its stages'.
 
     Raises:
         ConfigError: There is no model to start from.
@@ -29,6 +30,7 @@ def starting_bundle(recipe: Recipe) -> Path | None:
     if init.is_file() and init.suffix in CHECKPOINT_SUFFIXES:
         return init
     for path in (
+        init / "bundle",  # of a stage, whose folder has a config.json of its own
         init,
         *(init / stage / "bundle" for stage in ("pretrain", "finetune", "translate")),
     ):

@@ -87,3 +87,13 @@ def test_the_init_of_a_recipe_may_be_a_checkpoint_file(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match="`init` must be a model"):
         starting_bundle(build_recipe(settings | {"init": str(tmp_path / "notes.txt")}))
+
+
+@pytest.mark.parametrize("named", ["run", "run/pretrain", "run/pretrain/bundle"])
+def test_the_init_of_a_recipe_may_be_a_run_its_stage_or_its_model(named, tmp_path):
+    bundle = tmp_path / "run" / "pretrain" / "bundle"
+    bundle.mkdir(parents=True)
+    for folder in (bundle, bundle.parent):  # a stage says in a file of that name what it was asked
+        (folder / "config.json").write_text("{}")
+    settings = {"name": "a", "data": {"train": "/corpus"}, "init": str(tmp_path / named)}
+    assert starting_bundle(build_recipe(settings)) == bundle
