@@ -13,8 +13,9 @@ from speechjepa.workflow.recipe import Recipe
 
 
 def starting_bundle(recipe: Recipe) -> Path | None:
-    """Return the bundle to start from, None = fresh weights; `init` may also name a run folder or one of
-    its stages'.
+    """Return the bundle to start from, None = fresh weights.
+
+    `init` may also name a run folder, or that of a stage.
 
     Raises:
         ConfigError: There is no model to start from.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechjepa.data.synthetic import corpus, espeak
+from speechjepa.data.synthetic import corpus, espeak, spoken
 from speechjepa.data.synthetic import text as synthetic_text
 from speechjepa.data.synthetic.acoustics import disturb, disturb_and_place
 from speechjepa.data.synthetic.corpus import SyntheticCorpus, make_corpus
@@ -271,7 +271,7 @@ def test_an_interrupted_run_leaves_no_corpus(
     def interrupt(*arguments: Any, **settings: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corpus, "synthesise", interrupt)
+    monkeypatch.setattr(spoken, "synthesise", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_corpus(tmp_path / "corpus", SMALL, num_workers=1)
     assert not (tmp_path / "corpus").exists()
@@ -292,6 +292,7 @@ def test_a_folder_with_other_things_is_not_overwritten(tmp_path: Path) -> None:
         ({"label_minutes": (20,)}, "`label_minutes` must be at most"),
         ({"dev_voices": ("m1",)}, "m1 is in two"),
         ({"audio_format": "mp3"}, "must be flac or opus"),
+        ({"invented": 1.5}, "`invented` must be 0 to 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], message: str) -> None:

@@ -2,47 +2,110 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
-def disturb(waveform: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Return speech as if recorded in a random small room by a random cheap microphone.
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How much recordings differ: ranges that are drawn from evenly."""
 
-    Half of the utterances get reverberation (60 dB decay in 0.1 to 0.4 s), most get a tilted or
-    band-limited spectrum and coloured noise at 15 to 35 dB, all get silence around them and a
-    peak between -20 and -2 dB of full scale.
+    lead_seconds: tuple[float, float] = (0.05, 0.3)
+    """Silence before, and again after, what is said."""
+    decay_seconds: tuple[float, float] = (0.1, 0.4)
+    """In which the reverberation falls by 60 dB, where there is any (half of the recordings)."""
+    direct_to_reverberant_db: tuple[float, float] = (3.0, 15.0)
+    colour_db: float = 6.0
+    """Most that a microphone, where it colours (80 %), takes from or adds to a part of the
+    spectrum."""
+    colour_knots: int = 6
+    """Frequencies, evenly spaced, whose gains are drawn."""
+    high_pass_hz: tuple[float, float] = (40.0, 200.0)
+    low_pass_hz: float = 3800.0
+    """Lowest; the highest is half the sampling rate."""
+    low_pass_order: int = 4
+    noise_slope: float = 0.8
+    """The amplitude of noise falls with frequency to a power of at most this."""
+    noise_ratio_db: tuple[float, float] = (15.0, 35.0)
+    """Signal to noise, where there is any (80 %)."""
+    clipped: float = 0.0
+    """Share of recordings that are cut off at a fifth to seven tenths of their peak."""
+    peak_db: tuple[float, float] = (-20.0, -2.0)
+    """Of full scale."""
+
+
+USUAL = Conditions()
+"""Small rooms, cheap microphones, little noise."""
+WIDE = Conditions(
+    lead_seconds=(0.0, 0.3),
+    decay_seconds=(0.1, 0.8),
+    direct_to_reverberant_db=(0.0, 15.0),
+    colour_db=10.0,
+    colour_knots=9,
+    high_pass_hz=(40.0, 400.0),
+    low_pass_hz=2800.0,
+    low_pass_order=8,
+    noise_slope=1.0,
+    noise_ratio_db=(5.0, 35.0),
+    clipped=0.1,
+    peak_db=(-30.0, -1.0),
+)
+"""Whatever recording equipment and places there are, the telephone and the market too."""
+
+
+def disturb(
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sample_rate: int,
+    conditions: Conditions = USUAL,
+) -> np.ndarray:
+    """Return speech as if recorded in a random room by a random microphone.
 
     Args:
         waveform: (S,) float32.
         rng: Where all choices come from.
         sample_rate: Hz.
+        conditions: What they are drawn from.
 
     Returns:
-        (S',) float32 in [-1, 1], longer by the silence.
+        (S',) float32 in [-1, 1], longer by the silence around it.
     """
-    return disturb_and_place(waveform, rng, sample_rate)[0]
+    return disturb_and_place(waveform, rng, sample_rate, conditions)[0]
 
 
 def disturb_and_place(
-    waveform: np.ndarray, rng: np.random.Generator, sample_rate: int
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sample_rate: int,
+    conditions: Conditions = USUAL,
 ) -> tuple[np.ndarray, float]:
     """Return what `disturb` returns, and how much later everything is in it (seconds)."""
-    silence = (rng.uniform(0.05, 0.3, size=2) * sample_rate).astype(int)
+    silence = (rng.uniform(*conditions.lead_seconds, size=2) * sample_rate).astype(int)
     first, end = _audible(waveform)
-    speech = record_elsewhere(np.pad(waveform[first:end], silence), rng, sample_rate)
+    padded = np.pad(waveform[first:end], silence)
+    speech = record_elsewhere(padded, rng, sample_rate, conditions)
     return speech, (int(silence[0]) - first) / sample_rate
 
 
-def record_elsewhere(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+def record_elsewhere(
+    speech: np.ndarray,
+    rng: np.random.Generator,
+    sample_rate: int,
+    conditions: Conditions = USUAL,
+) -> np.ndarray:
     """Return speech (S,) as another room, microphone, noise and level leave it, as long as before;
     arguments as `disturb`."""
     if rng.random() < 0.5:
-        speech = _add_room(speech, rng, sample_rate)
+        speech = _add_room(speech, rng, sample_rate, conditions)
     if rng.random() < 0.8:
-        speech = _colour(speech, rng, sample_rate)
+        speech = _colour(speech, rng, sample_rate, conditions)
     if rng.random() < 0.8:
-        speech = _add_noise(speech, rng)
-    peak = 10.0 ** (rng.uniform(-20.0, -2.0) / 20.0)
+        speech = _add_noise(speech, rng, conditions)
+    if conditions.clipped and rng.random() < conditions.clipped:
+        most = float(np.abs(speech).max()) * rng.uniform(0.2, 0.7)
+        speech = np.clip(speech, -most, most)
+    peak = 10.0 ** (rng.uniform(*conditions.peak_db) / 20.0)
     return (speech * (peak / max(float(np.abs(speech).max()), 1e-6))).astype(np.float32)
 
 
@@ -52,13 +115,15 @@ def _audible(waveform: np.ndarray) -> tuple[int, int]:
     return (int(audible[0]), int(audible[-1]) + 1) if audible.size else (0, len(waveform))
 
 
-def _add_room(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    decay_seconds = rng.uniform(0.1, 0.4)
+def _add_room(
+    speech: np.ndarray, rng: np.random.Generator, sample_rate: int, conditions: Conditions
+) -> np.ndarray:
+    decay_seconds = rng.uniform(*conditions.decay_seconds)
     num_taps = int(decay_seconds * sample_rate)
     # 60 dB of decay over `num_taps`.
     envelope = 10.0 ** (-3.0 * np.arange(num_taps) / num_taps)
     tail = rng.standard_normal(num_taps) * envelope
-    direct_to_reverberant = 10.0 ** (rng.uniform(3.0, 15.0) / 20.0)
+    direct_to_reverberant = 10.0 ** (rng.uniform(*conditions.direct_to_reverberant_db) / 20.0)
     response = tail / (np.linalg.norm(tail) * direct_to_reverberant)
     response[0] += 1.0
     size = _fast_size(len(speech) + num_taps)
@@ -66,25 +131,32 @@ def _add_room(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
     return np.fft.irfft(product, size)[: len(speech)]
 
 
-def _colour(speech: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Filter by a smooth random response: +-6 dB, a high-pass and a low-pass."""
+def _colour(
+    speech: np.ndarray, rng: np.random.Generator, sample_rate: int, conditions: Conditions
+) -> np.ndarray:
+    """Filter by a smooth random response, a high-pass and a low-pass."""
     size = _fast_size(len(speech))
     frequencies = np.fft.rfftfreq(size, 1.0 / sample_rate)
-    knots = np.linspace(0.0, sample_rate / 2, 6)
-    gain = 10.0 ** (np.interp(frequencies, knots, rng.uniform(-6.0, 6.0, size=6)) / 20.0)
-    low, high = rng.uniform(40.0, 200.0), rng.uniform(3800.0, sample_rate / 2)
+    knots = np.linspace(0.0, sample_rate / 2, conditions.colour_knots)
+    most = conditions.colour_db
+    decibels = rng.uniform(-most, most, size=conditions.colour_knots)
+    gain = 10.0 ** (np.interp(frequencies, knots, decibels) / 20.0)
+    low = rng.uniform(*conditions.high_pass_hz)
+    high = rng.uniform(conditions.low_pass_hz, sample_rate / 2)
     gain /= np.sqrt(1.0 + (low / np.maximum(frequencies, 1.0)) ** 4)
-    gain /= np.sqrt(1.0 + (frequencies / high) ** 8)
+    gain /= np.sqrt(1.0 + (frequencies / high) ** (2 * conditions.low_pass_order))
     return np.fft.irfft(np.fft.rfft(speech, size) * gain, size)[: len(speech)]
 
 
-def _add_noise(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _add_noise(speech: np.ndarray, rng: np.random.Generator, conditions: Conditions) -> np.ndarray:
     """Add noise whose power falls with frequency to a random power, at a random ratio."""
     size = _fast_size(len(speech))
     spectrum = np.fft.rfft(rng.standard_normal(size))
-    spectrum *= np.maximum(np.arange(len(spectrum)), 8.0) ** -rng.uniform(0.0, 0.8)
+    spectrum *= np.maximum(np.arange(len(spectrum)), 8.0) ** -rng.uniform(
+        0.0, conditions.noise_slope
+    )
     noise = np.fft.irfft(spectrum, size)[: len(speech)]
-    ratio = 10.0 ** (rng.uniform(15.0, 35.0) / 20.0)
+    ratio = 10.0 ** (rng.uniform(*conditions.noise_ratio_db) / 20.0)
     return speech + noise * (np.std(speech) / (np.std(noise) * ratio))
 
 

@@ -14,13 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from speechjepa.data.synthetic.acoustics import disturb
-from speechjepa.data.synthetic.espeak import SAMPLE_RATE, espeak_voices, synthesise
-from speechjepa.data.synthetic.text import LANGUAGES, draw_meaning, express
+from speechjepa.data.synthetic.espeak import espeak_voices
+from speechjepa.data.synthetic.invented import WordInventor
+from speechjepa.data.synthetic.spoken import Job, make_utterance
+from speechjepa.data.synthetic.text import LANGUAGES, Sentence, draw_meaning, express
 from speechjepa.errors import DataError
 from speechjepa.progress import track
 
@@ -33,6 +32,9 @@ TEST_VOICES = "m8 Annie Mike Mario edward sandro".split()
 
 FORMAT_VERSION = 1
 """Part of the settings in corpus.json: raised when the same settings give other audio."""
+
+_LATER = {"varied": False, "invented": 0.0}
+"""Settings that corpora of earlier versions do not name, as they were."""
 
 # Which part of the endless list of meanings each split says: they never meet.
 _FIRST_INDEX = {"train": 0, "dev": 1_000_000_000, "test": 2_000_000_000}
@@ -64,6 +66,11 @@ class SyntheticCorpus:
     """Voices that speak `test` and nothing else."""
     disturbed: bool = True
     """Whether room, microphone, noise and level vary; otherwise the synthesiser's own signal."""
+    varied: bool = False
+    """Whether voices, places and equipment differ more than where one works: speech for an encoder
+    that shall take whatever comes (`acoustics.WIDE`)."""
+    invented: float = 0.0
+    """Share of the utterances that are invented words (`invented.WordInventor`)."""
     audio_format: str = "flac"
     """"flac" (lossless) or "opus" (a sixth of the size, slower to read)."""
     seed: int = 0
@@ -83,6 +90,8 @@ class SyntheticCorpus:
             raise DataError(
                 f"`audio_format` must be flac or opus, but is {self.audio_format!r} instead."
             )
+        if not 0 <= self.invented <= 1:
+            raise DataError(f"`invented` must be 0 to 1, but is {self.invented:g} instead.")
         for minutes in self.label_minutes:
             if not 0 < minutes <= self.minutes:
                 raise DataError(
@@ -105,19 +114,6 @@ class SyntheticCorpus:
         if split == "dev":
             return 60.0 * self.dev_minutes, self.labelled_languages, self.dev_voices
         return 60.0 * self.test_minutes, self.labelled_languages, self.test_voices
-
-
-class Job(NamedTuple):
-    """One utterance to speak, for a worker process."""
-
-    path: str
-    spoken: str
-    language: str
-    voice: str
-    disturbed: bool
-    seed: str
-    steady: bool = False
-    """Whether rate, pitch and vocal tract are the voice's own; otherwise they vary."""
 
 
 def make_corpus(
@@ -144,7 +140,7 @@ def make_corpus(
     folder = Path(folder).absolute()
     wanted = {"format_version": FORMAT_VERSION, **plain_json(dataclasses.asdict(settings))}
     if folder.exists():
-        if stored_settings(folder) == wanted:
+        if {**_LATER, **(stored_settings(folder) or {})} == wanted:
             return folder
     for voice in (*settings.train_voices, *settings.dev_voices, *settings.test_voices):
         if voice not in espeak_voices():
@@ -208,13 +204,20 @@ def _candidates(
     spoken: set[str],
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield rows without duration, each with what to say; no text twice in a language."""
+    inventor = WordInventor.of_language(language, settings.seed) if settings.invented else None
     for index in itertools.count(_FIRST_INDEX[split]):
-        sentence = express(draw_meaning(index, seed=settings.seed), language)
+        number = index - _FIRST_INDEX[split]
+        name = f"{language}-{split}-{number:06d}"
+        draw = random.Random(f"{settings.seed}/words/{name}")
+        sentence: Sentence | None
+        if inventor is not None and draw.random() < settings.invented:
+            words = inventor.utterance(draw)
+            sentence = Sentence(f"{settings.seed}-{name}", words, words)
+        else:
+            sentence = express(draw_meaning(index, seed=settings.seed), language)
         if sentence is None or sentence.text in spoken:
             continue
         spoken.add(sentence.text)
-        number = index - _FIRST_INDEX[split]
-        name = f"{language}-{split}-{number:06d}"
         voice = random.Random(f"{settings.seed}/voice/{name}").choice(voices)
         row = {
             "file_name": f"audio/{name}.{settings.audio_format}",
@@ -250,6 +253,7 @@ def _speak(
                 voice=row["speaker"],
                 disturbed=settings.disturbed,
                 seed=f"{settings.seed}/{row['id']}",
+                varied=settings.varied,
             )
             for row, spoken in wave
         ]
@@ -262,36 +266,6 @@ def _speak(
             rows.append(row)
             total += duration
     return rows
-
-
-def make_utterance(job: Job) -> float:
-    """Speak, disturb and write one utterance; return its duration in seconds."""
-    import soundfile
-
-    rng = np.random.default_rng(list(job.seed.encode()))
-    if job.steady:
-        speech = synthesise(job.spoken, job.language, voice=job.voice)
-    else:
-        speech = synthesise(
-            job.spoken,
-            job.language,
-            voice=job.voice,
-            rate=int(rng.integers(130, 200)),
-            pitch=int(rng.integers(35, 66)),
-            pitch_range=int(rng.integers(30, 71)),
-            formant_ratio=float(rng.uniform(0.92, 1.08)),
-            seed=int(rng.integers(1 << 31)),
-        )
-    waveform = speech.waveform
-    if job.disturbed:
-        waveform = disturb(waveform, rng, speech.sample_rate)
-    if job.path.endswith(".opus"):
-        soundfile.write(
-            job.path, waveform, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=0.93
-        )
-    else:
-        soundfile.write(job.path, waveform, SAMPLE_RATE, subtype="PCM_16")
-    return round(len(waveform) / SAMPLE_RATE, 4)
 
 
 def _draw_labels(

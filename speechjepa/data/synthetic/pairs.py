@@ -17,7 +17,6 @@ from speechjepa.data.synthetic.corpus import (
     SPLITS,
     TEST_VOICES,
     TRAIN_VOICES,
-    Job,
     mapper,
     plain_json,
     stored_settings,
@@ -25,6 +24,7 @@ from speechjepa.data.synthetic.corpus import (
     written_whole,
 )
 from speechjepa.data.synthetic.espeak import espeak_voices
+from speechjepa.data.synthetic.spoken import Job
 from speechjepa.data.synthetic.text import KINDS, LANGUAGES, draw_meaning, express
 from speechjepa.errors import DataError
 from speechjepa.progress import track
