@@ -22,6 +22,16 @@ from speechjepa.errors import SpeechJepaError
 SETTINGS = SyntheticCorpus(
     languages=tuple(sorted(LANGUAGES)), minutes=12, dev_minutes=0.2, test_minutes=0.1
 )
+VARIED = SyntheticCorpus(
+    languages=tuple(sorted(LANGUAGES)),
+    minutes=12,
+    dev_minutes=0.25,
+    test_minutes=0.1,
+    varied=True,
+    invented=0.75,
+    seed=1,
+)
+"""What the second lesson in phones is learnt from (tiny_varied.yaml)."""
 RECORDED = {"prompts-en": "en-us", "prompts-es": "es"}
 """Recorded corpora with text whose licence allows shipping, and who reads them for espeak-ng."""
 
@@ -34,18 +44,35 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     started = time.monotonic()
     try:
-        make_corpus(folder / "synthetic", SETTINGS, num_workers=min(os.cpu_count() or 1, 8))
-        for split in ("train", "dev"):
-            found = spoken(read_corpus(folder / "synthetic" / split), None)
-            if split == "train":
-                for name, language in RECORDED.items():
-                    found += spoken(read_corpus(root / name / split), language)
-            write_manifest(found, folder / f"phones-{split}.jsonl", overwrite=True)
+        workers = min(os.cpu_count() or 1, 8)
+        write_phones(folder, "synthetic", SETTINGS, "phones", workers)
+        write_phones(folder, "varied", VARIED, "varied", workers)
     except SpeechJepaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logging.info("%s is there after %.0f s", folder, time.monotonic() - started)
     return 0
+
+
+def write_phones(
+    folder: Path, corpus: str, settings: SyntheticCorpus, name: str, workers: int
+) -> None:
+    """Make a corpus, and manifests `NAME-train.jsonl` and `NAME-dev.jsonl` with its phones.
+
+    Args:
+        folder: Of the corpora; what was recorded lies beside it.
+        corpus: Folder in it.
+        settings: Of the corpus.
+        name: Of the manifests; the one of train holds what was recorded, too.
+        workers: Processes that synthesise.
+    """
+    make_corpus(folder / corpus, settings, num_workers=workers)
+    for split in ("train", "dev"):
+        found = spoken(read_corpus(folder / corpus / split), None)
+        if split == "train":
+            for recorded, language in RECORDED.items():
+                found += spoken(read_corpus(folder.parent / recorded / split), language)
+        write_manifest(found, folder / f"{name}-{split}.jsonl", overwrite=True)
 
 
 def spoken(utterances: list[Utterance], language: str | None) -> list[Utterance]:
