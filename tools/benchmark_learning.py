@@ -39,6 +39,7 @@ from speechjepa.data.readers import read_corpus, write_manifest
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.evaluate import evaluate
 from speechjepa.inference.model import SpeechModel, load
+from speechjepa.models.shipped import shipped_version
 from speechjepa.training.callbacks import start_encoder
 from speechjepa.training.pretrain import pretrain
 from speechjepa.workflow.corpora import Corpora
@@ -292,6 +293,7 @@ def _cell(
         "finetuning_steps": trained["finetune"].get("steps", options.finetune_steps),
         "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],
+        "shipped_encoder": shipped_version() if row.startswith(("shipped", "best")) else None,
         "device": hardware(),
         "commit": commit(),
     }

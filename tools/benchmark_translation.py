@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.models.bundle import load_bundle
+from speechjepa.models.shipped import shipped_version
 from speechjepa.workflow.recipe import Recipe, load_recipe
 from speechjepa.workflow.record import commit, hardware, write_json
 from speechjepa.workflow.stages import run_recipe
+from speechjepa.workflow.start import shipped_start
 
 ROOT = Path(__file__).resolve().parent.parent
 AUTOREGRESSIVE = "translation.train.translator.head=autoregressive"
@@ -137,6 +139,7 @@ def record(
         "units": None
         if is_text or units is None
         else {"layer": units.layer, "k": units.num_units, "model": units.model.name},
+        "shipped_encoder": _shipped(recipe),
         "streaming": _streaming(figures),
         **{key: best[key] for key in ("asr_bleu", "asr_chrf", "asr_cer", "bleu", "chrf")},
         **{key: best[key] for key in ("unit_error_rate", "unit_bleu")},
@@ -157,6 +160,14 @@ def record(
         "device": hardware(),
         "commit": commit(),
     }
+
+
+def _shipped(recipe: Recipe) -> str | None:
+    """Return the version of the shipped encoder, None where nothing is made of it."""
+    assert recipe.translation is not None
+    units = recipe.translation.units
+    of_units = units is not None and units.model.name == "shipped"
+    return shipped_version() if of_units else shipped_start(recipe)
 
 
 def _pretraining(init: Path | None) -> dict[str, Any] | None:

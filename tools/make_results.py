@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a program
     sys.path.insert(0, str(ROOT))
 
-from tools import representation_results, translation_results  # noqa: E402
+from tools import learning_results, representation_results, translation_results  # noqa: E402
 from tools.learning_plot import learning_plot  # noqa: E402
 
 FIELDS = ("what", "figure", "unit", "command", "commit", "seed", "hardware", "date")
@@ -30,18 +30,16 @@ RECIPE_FIELDS = (
     *("recipe", "split", "cer", "wer", "cer_lm", "wer_lm", "label_minutes"),
     *("pretraining_minutes", "unlabelled_hours", "parameters"),
 )
-CELL_FIELDS = (
-    *("row", "column", "seed", "cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval"),
-    *("budget_minutes", "unlabelled_hours", "audio_hours_per_hour", "parameters", "device"),
-    "commit",
-)
 WANTED = {
     "recipes": FIELDS + RECIPE_FIELDS,
-    "learning": CELL_FIELDS,
+    "learning": learning_results.FIELDS,
     "translation": translation_results.FIELDS,
 }
 """What the files of a folder below results/ must say; others, `FIELDS`."""
-NOT_RUN = "not run"
+EARLIER = "†"
+EARLIER_NOTE = f"{EARLIER}: made with an encoder that shipped before the present one."
+SHIPPED_CHECKSUM = "speechjepa/assets/tiny/SHA256SUMS"
+NOT_RUN = learning_results.NOT_RUN
 GENERATED = "<!-- Written by tools/make_results.py; change results/ and run `make results`. -->"
 PLOT = "learning.svg"
 README_BEGIN = "<!-- results: written by tools/make_results.py -->\n"
@@ -64,6 +62,7 @@ class Result:
     path: Path
     """Relative to the repository."""
     fields: Mapping[str, Any]
+    """What it holds, and `mark`: `EARLIER` or nothing."""
 
     @property
     def is_translation(self) -> bool:
@@ -83,6 +82,8 @@ def read_results(root: Path) -> list[Result]:
         DataError: A file is not JSON, or lacks one of the fields.
     """
     results = []
+    shipped = root / SHIPPED_CHECKSUM
+    present = shipped.read_text(encoding="ascii") if shipped.exists() else ""
     for path in sorted((root / "results").rglob("*.json")):
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -93,6 +94,8 @@ def read_results(root: Path) -> list[Result]:
         missing = [name for name in wanted if name not in fields]
         if missing:
             raise DataError(f"lacks {', '.join(missing)}; measure it again", path=path)
+        is_earlier = not present.startswith(fields.get("shipped_encoder") or "")
+        fields["mark"] = EARLIER if is_earlier else ""
         results.append(Result(path.relative_to(root), fields))
     return results
 
@@ -152,7 +155,7 @@ def _overview(
         GENERATED,
         "Every figure is one JSON file under `results/`, written by the command that it names. "
         "CER and WER are greedy decoding unless the column says LM (n-gram beam search, tuned on "
-        "the same dev split it is shown for).",
+        f"the same dev split it is shown for). {EARLIER_NOTE}",
         "## Recipes",
         _table(RECIPE_HEADER, rows) if rows else "There are no recipes.",
         "## What pretraining is worth",
@@ -183,72 +186,8 @@ def _representation(figures: Sequence[Result]) -> str:
 
 
 def _learning(cells: Sequence[Result]) -> str:
-    """Return the tables of results/learning."""
-    columns, rows = _names(cells, "column"), _names(cells, "row")
-    table = []
-    for row in rows:
-        line = [row]
-        for column in columns:
-            found = [
-                c.fields for c in cells if (c.fields["row"], c.fields["column"]) == (row, column)
-            ]
-            line.append(_mean_cell(found) if found else NOT_RUN)
-        table.append(line)
-    details = [
-        [
-            *(str(c.fields[name]) for name in ("column", "row", "seed")),
-            *(_percent(c.fields[name]) for name in ("cer", "wer", "cer_lm", "wer_lm", "accuracy")),
-            _number(c.fields["budget_minutes"]),
-            _number(c.fields["unlabelled_hours"], 1),
-            _number(c.fields["audio_hours_per_hour"]),
-            _number(c.fields.get("pretraining_flops"), 1, scale=1e-12),
-            _number(c.fields["parameters"], 2, scale=1e-6),
-            str(c.fields["device"]),
-            str(c.fields["commit"]),
-            _link(c, "../"),
-        ]
-        for c in cells
-    ]
-    header = (
-        *("Column", "Row", "Seed", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),
-        *("Accuracy (%)", "Pretraining (min)", "Unlabelled audio (h)", "Audio hours per hour"),
-        *("Pretraining (TFLOP)", "Parameters (M)", "Device", "Commit", "File"),
-    )
-    return "\n\n".join(
-        [
-            "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
-            "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
-            "mean over seeds, in brackets the bootstrap 95 % interval over utterances (its bounds "
-            "averaged over seeds); then CER with the language model, and the number of seeds. "
-            "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` "
-            "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
-            "`tools/learning_transformers.py`. TFLOP: "
-            "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`.",
-            _table(("Row", *columns), table),
-            f"![CER of every row, by column]({PLOT})",
-            _table(header, details),
-        ]
-    )
-
-
-def _names(cells: Sequence[Result], key: str) -> list[str]:
-    return list(dict.fromkeys(str(c.fields[key]) for c in cells))
-
-
-def _mean_cell(found: Sequence[Mapping[str, Any]]) -> str:
-    if all(cell["accuracy"] is not None for cell in found):
-        return f"{_percent(_mean([c['accuracy'] for c in found]))}, n={len(found)}"
-    low, high = (_mean([c["interval"][i] for c in found]) for i in (0, 1))
-    greedy, lm = (_mean([c[name] for c in found]) for name in ("cer", "cer_lm"))
-    return (
-        f"**{_percent(greedy)}** [{_percent(low)}, {_percent(high)}], LM {_percent(lm)}, "
-        f"n={len(found)}"
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    rows = [(cell.fields, _link(cell, "../")) for cell in cells]
+    return learning_results.learning_tables(rows, PLOT, _table, _number)
 
 
 def _with_table(readme: Path, results: Sequence[Result]) -> str:
@@ -260,7 +199,7 @@ def _with_table(readme: Path, results: Sequence[Result]) -> str:
         raise DataError(f"lacks the lines {README_BEGIN.strip()} and {README_END}", path=readme)
     rows = [
         [
-            f"[{result.recipe}]({result.path.as_posix()})",
+            f"[{result.recipe}]({result.path.as_posix()}){result.fields['mark']}",
             _number(result.fields.get("label_minutes"), 1),
             *(_percent(result.fields.get(name)) for name in ("cer", "wer", "cer_lm", "wer_lm")),
             _number(result.fields.get("unlabelled_hours"), 1),
@@ -268,6 +207,8 @@ def _with_table(readme: Path, results: Sequence[Result]) -> str:
         for result in results
     ]
     table = _table(README_HEADER, rows) if rows else "No recipe was run yet."
+    if any(result.fields["mark"] for result in results):
+        table += f"\n\n{EARLIER_NOTE}"
     return f"{before}{begin}{table}\n{end}{after}"
 
 
@@ -292,7 +233,7 @@ def _recipe_page(
 def _recipe_row(result: Result, up: str) -> list[str]:
     get = result.fields.get
     return [
-        str(result.recipe),
+        f"{result.recipe}{get('mark')}",
         _number(get("label_minutes"), 1),
         str(get("split")),
         *(_percent(get(name)) for name in ("cer", "wer", "cer_lm", "wer_lm")),

@@ -36,7 +36,7 @@ def translation_table(
     """Return the table of rows, each its fields and a link to its file.
 
     Args:
-        results: Fields and link of each.
+        results: Fields of each, with its `mark`, and the link to its file.
         table: Writes a header and rows as Markdown.
         number: Writes a number, or a dash for None, with so many digits and a scale.
     """
@@ -46,7 +46,8 @@ def translation_table(
         stream = fields["streaming"] or {}
         rows.append(
             [
-                *(str(fields[name]) for name in ("row", "recipe", "head", "encoder")),
+                f"{fields['row']}{fields['mark']}",
+                *(str(fields[name]) for name in ("recipe", "head", "encoder")),
                 _describe_units(units),
                 number(fields["asr_bleu"], 1),
                 number(fields.get("asr_bleu_best_path"), 1),  # rows of earlier versions lack it

@@ -10,6 +10,7 @@ from speechjepa.errors import ConfigError
 from speechjepa.workflow.recipe import Recipe
 from speechjepa.workflow.record import make_record, write_json
 from speechjepa.workflow.run import StageState
+from speechjepa.workflow.start import shipped_start
 
 
 def rates_text(rates: Mapping[str, Any]) -> str:
@@ -101,6 +102,7 @@ def write_result(
         pretraining_minutes=round(pretrain.minutes, 2) if pretrain else 0.0,
         unlabelled_hours=round(_unlabelled_hours(states), 3),
         parameters=figures["parameters"],
+        shipped_encoder=shipped_start(recipe),
         stage_minutes={name: round(state.minutes, 2) for name, state in states.items()},
     )
     path = results_dir / "recipes" / f"{recipe.name}-{recipe.seed}.json"

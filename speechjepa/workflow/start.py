@@ -7,7 +7,13 @@ from typing import Any
 
 from speechjepa.errors import ConfigError
 from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
-from speechjepa.models.shipped import SHIPPED, checksum, fits_shipped, shipped_encoder
+from speechjepa.models.shipped import (
+    SHIPPED,
+    checksum,
+    fits_shipped,
+    shipped_encoder,
+    shipped_version,
+)
 from speechjepa.workflow.corpora import file_fingerprint
 from speechjepa.workflow.recipe import Recipe
 
@@ -41,6 +47,11 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         f"`init` must be a model, or a run folder with one, or shipped or fresh, but {init} "
         "holds none (what is on the hub is fetched by `speechjepa convert OWNER/NAME FOLDER`)"
     )
+
+
+def shipped_start(recipe: Recipe) -> str | None:
+    """Return the version of the shipped encoder, None = training starts from something else."""
+    return shipped_version() if starting_bundle(recipe) == SHIPPED else None
 
 
 def start_fingerprint(recipe: Recipe) -> dict[str, Any] | None:

@@ -55,6 +55,19 @@ def test_a_recipe_without_a_result_says_that_it_was_not_run(project: Path) -> No
     assert len({line.count("|") for line in overview.splitlines() if line.startswith("| toy")}) == 1
 
 
+@pytest.mark.parametrize(("began_from", "mark"), [("aaaa", "†"), ("bbbb", ""), (None, "")])
+def test_what_an_earlier_shipped_encoder_gave_is_marked(
+    project: Path, began_from: str | None, mark: str
+) -> None:
+    assets = project / "speechjepa" / "assets" / "tiny"
+    assets.mkdir(parents=True)
+    (assets / "SHA256SUMS").write_text("bbbb0123  model.safetensors\n")
+    result = {**RECIPE_RESULT, "shipped_encoder": began_from}
+    _write(project / "results" / "recipes" / "toy-asr-3.json", result)
+    overview = documents(project)[project / "docs" / "RESULTS.md"]
+    assert f"| toy-asr{mark} | 10.0 |" in overview
+
+
 def test_every_other_figure_is_in_the_overview(project: Path) -> None:
     keys = ("commit", "hardware", "date", "seed")
     figure = {

@@ -1,0 +1,98 @@
+"""The tables of results/learning, for tools/make_results.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+FIELDS = (
+    *("row", "column", "seed", "cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval"),
+    *("budget_minutes", "unlabelled_hours", "audio_hours_per_hour", "parameters", "device"),
+    "commit",
+)
+HEADER = (
+    *("Column", "Row", "Seed", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),
+    *("Accuracy (%)", "Pretraining (min)", "Unlabelled audio (h)", "Audio hours per hour"),
+    *("Pretraining (TFLOP)", "Parameters (M)", "Device", "Commit", "File"),
+)
+EXPLANATION = (
+    "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
+    "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
+    "mean over seeds, in brackets the bootstrap 95 % interval over utterances (its bounds "
+    "averaged over seeds); then CER with the language model, and the number of seeds. "
+    "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` "
+    "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
+    "`tools/learning_transformers.py`. TFLOP: "
+    "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`."
+)
+NOT_RUN = "not run"
+
+Fields = Mapping[str, Any]
+Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+
+def learning_tables(
+    results: Sequence[tuple[Fields, str]], plot: str, table: Table, number: Callable[..., str]
+) -> str:
+    """Return the table of means, the plot and the table of all cells.
+
+    Args:
+        results: Fields of each cell, with its `mark`, and the link to its file.
+        plot: Name of the plot's file.
+        table: Writes a header and rows as Markdown.
+        number: Writes a number, or a dash for None, with so many digits and a scale.
+    """
+
+    def percent(value: float | None) -> str:
+        return number(value, 1, scale=100)
+
+    cells = [fields for fields, _ in results]
+    columns, rows = _names(cells, "column"), _names(cells, "row")
+    means = []
+    for row in rows:
+        line = [row]
+        for column in columns:
+            found = [cell for cell in cells if (cell["row"], cell["column"]) == (row, column)]
+            line.append(_mean_cell(found, percent) if found else NOT_RUN)
+        means.append(line)
+    details = [
+        [
+            str(cell["column"]),
+            f"{cell['row']}{cell['mark']}",
+            str(cell["seed"]),
+            *(percent(cell[name]) for name in ("cer", "wer", "cer_lm", "wer_lm", "accuracy")),
+            number(cell["budget_minutes"]),
+            number(cell["unlabelled_hours"], 1),
+            number(cell["audio_hours_per_hour"]),
+            number(cell.get("pretraining_flops"), 1, scale=1e-12),
+            number(cell["parameters"], 2, scale=1e-6),
+            str(cell["device"]),
+            str(cell["commit"]),
+            link,
+        ]
+        for cell, link in results
+    ]
+    picture = f"![CER of every row, by column]({plot})"
+    overview = table(("Row", *columns), means)
+    return "\n\n".join([EXPLANATION, overview, picture, table(HEADER, details)])
+
+
+def _names(cells: Sequence[Fields], key: str) -> list[str]:
+    return list(dict.fromkeys(str(cell[key]) for cell in cells))
+
+
+def _mean_cell(found: Sequence[Fields], percent: Callable[[float | None], str]) -> str:
+    mark = "".join({str(cell["mark"]) for cell in found})
+    if all(cell["accuracy"] is not None for cell in found):
+        return f"{percent(_mean([c['accuracy'] for c in found]))}{mark}, n={len(found)}"
+    low, high = (_mean([c["interval"][i] for c in found]) for i in (0, 1))
+    greedy, lm = (_mean([c[name] for c in found]) for name in ("cer", "cer_lm"))
+    return (
+        f"**{percent(greedy)}**{mark} [{percent(low)}, {percent(high)}], LM {percent(lm)}, "
+        f"n={len(found)}"
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
