@@ -24,6 +24,7 @@ from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.inference.spoken_language import PIECE_SECONDS, learn_languages, pooled_utterance
 from speechjepa.metrics.calibration import expected_calibration_error
+from speechjepa.models.shipped import shipped_version
 from speechjepa.workflow.record import make_record, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,6 +122,7 @@ def main() -> None:
         "--data-root DATA",
         seed=args.seed,
         model=args.model.name,
+        shipped_encoder=shipped_version() if str(args.model) == "shipped" else None,
         **found,
     )
     write_json(args.output, record)

@@ -21,6 +21,7 @@ from speechjepa.audio.files import read_audio
 from speechjepa.data.readers import read_corpus
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.models.export_onnx import write_onnx
+from speechjepa.models.shipped import shipped_version
 from speechjepa.workflow.record import make_record, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,7 @@ def main() -> None:
         "DATA/mboshi/dev",
         seed=None,
         model=str(args.model),
+        shipped_encoder=shipped_version() if str(args.model) == "shipped" else None,
         **measured,
     )
     write_json(args.output, record)

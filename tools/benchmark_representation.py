@@ -33,6 +33,7 @@ from speechjepa.inference.recognise import read_utterance
 from speechjepa.metrics.abx import abx_error
 from speechjepa.metrics.collapse import rankme
 from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.shipped import shipped_version
 from speechjepa.text.normalize import normalize_text
 from speechjepa.workflow.record import make_record, write_json
 
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"--utterances {args.utterances} --models {' '.join(f'{name}=MODEL' for name, _ in named)}",
         seed=0,
         aligner=aligner.bundle.results,
+        shipped_encoder=shipped_version() if "shipped" in dict(named) else None,
         utterances=len(utterances),
         characters=sum(map(len, places)),
         layers=found,

@@ -17,7 +17,7 @@ import numpy as np
 from speechjepa.data.readers import read_corpus
 from speechjepa.inference.model import load
 from speechjepa.inference.select import SelectOptions, select
-from speechjepa.models.shipped import shipped_encoder
+from speechjepa.models.shipped import shipped_encoder, shipped_version
 from speechjepa.workflow.recipe import load_recipe
 from speechjepa.workflow.record import make_record, write_json
 from speechjepa.workflow.stages import run_recipe
@@ -56,6 +56,7 @@ def main() -> None:
         f"--finetune_steps {args.finetune_steps}",
         seed=None,
         seeds=args.seeds,
+        shipped_encoder=shipped_version(),
         cer=rates,
         characters_of_labels=characters,
         finetune_steps=args.finetune_steps,

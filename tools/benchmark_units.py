@@ -30,6 +30,7 @@ from speechjepa.inference.units import extract_frames, frame_rate
 from speechjepa.metrics.abx import abx_error
 from speechjepa.metrics.units import bitrate, phone_figures
 from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.shipped import shipped_version
 from speechjepa.units.kmeans import Layer, Units, fit_units
 from speechjepa.units.sequences import deduplicate
 from speechjepa.workflow.record import make_record, write_json
@@ -86,6 +87,7 @@ def main() -> None:
         command="python tools/benchmark_units.py --encoders "
         + " ".join(f"{text.partition('=')[0]}=RUN" for text in args.encoders),
         seed=SEED,
+        shipped_encoder=shipped_version(),
         languages=SPOKEN_LANGUAGES,
         minutes=args.minutes,
         test_minutes=args.test_minutes,

@@ -45,6 +45,7 @@ from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.units import encode_units, fit
 from speechjepa.inference.voice import Voice, load_voice
 from speechjepa.models.bundle import num_parameters
+from speechjepa.models.shipped import shipped_version
 from speechjepa.training.vocoder import VocoderTraining
 from speechjepa.units.kmeans import Layer, Units, load_units
 from speechjepa.units.sequences import deduplicate
@@ -126,6 +127,7 @@ def record(
         target=TARGET if args.target is None else args.speaker,
         seed=0,
         layer=args.layer,
+        shipped_encoder=shipped_version() if str(args.model) == "shipped" else None,
         num_units=args.num_units,
         target_minutes=args.target_minutes,
         utterances=args.utterances,

@@ -265,7 +265,7 @@ def _figure_table(figures: Sequence[Result], up: str) -> str:
         get = result.fields.get
         rows.append(
             [
-                str(get("what")),
+                f"{get('what')}{get('mark')}",
                 _number(get("figure"), 2),
                 str(get("unit")),
                 _number(get("seed")),
