@@ -8,7 +8,7 @@ from typing import Any
 FIELDS = (
     *("row", "column", "seed", "cer", "wer", "cer_lm", "wer_lm", "accuracy", "interval"),
     *("budget_minutes", "unlabelled_hours", "audio_hours_per_hour", "parameters", "device"),
-    "commit",
+    *("shipped_encoder", "commit"),
 )
 HEADER = (
     *("Column", "Row", "Seed", "CER (%)", "WER (%)", "CER with LM (%)", "WER with LM (%)"),

@@ -28,7 +28,7 @@ from tools.learning_plot import learning_plot  # noqa: E402
 FIELDS = ("what", "figure", "unit", "command", "commit", "seed", "hardware", "date")
 RECIPE_FIELDS = (
     *("recipe", "split", "cer", "wer", "cer_lm", "wer_lm", "label_minutes"),
-    *("pretraining_minutes", "unlabelled_hours", "parameters"),
+    *("pretraining_minutes", "unlabelled_hours", "parameters", "shipped_encoder"),
 )
 WANTED = {
     "recipes": FIELDS + RECIPE_FIELDS,

@@ -1,8 +1,7 @@
 """Write the encoder of a run into speechjepa/assets/, with its phones, checksum and model card.
 
     speechjepa run recipes/pretrained/tiny.yaml --data-root DATA
-    speechjepa run recipes/pretrained/tiny_varied.yaml init=runs/pretrained-tiny/finetune/bundle \\
-        --data-root DATA
+    speechjepa run recipes/pretrained/tiny_varied.yaml --data-root DATA
     python tools/ship_encoder.py runs/pretrained-tiny runs/pretrained-tiny-varied
 
 Weights are stored in bfloat16; everything that is not trained (window, mel filters) in float32.
@@ -39,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("first", type=Path, help="run folder of recipes/pretrained/tiny.yaml")
     parser.add_argument("run", type=Path, help="run folder of tiny_varied.yaml, begun from it")
+    parser.add_argument("--departures", default="", help="how these weights were made otherwise")
     parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
     options = parser.parse_args()
     run: Path = options.run
@@ -57,7 +57,9 @@ def main() -> None:
     digest = shrink(folder / WEIGHTS_FILE, {name for name, _ in source.ctc.named_parameters()})
     (folder / CHECKSUM_FILE).write_text(f"{digest}  {WEIGHTS_FILE}\n", encoding="ascii")
     phone_error = json.loads((run / "evaluate" / "results.json").read_text("utf-8"))["cer"]
-    card = model_card(stages, num_parameters(source.encoder), phone_error, digest)
+    card = model_card(
+        stages, num_parameters(source.encoder), phone_error, digest, options.departures
+    )
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     size = (folder / WEIGHTS_FILE).stat().st_size
     if size > MAX_BYTES:
@@ -80,10 +82,13 @@ def shrink(path: Path, parameters: set[str]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def model_card(stages: dict[str, Any], parameters: int, phone_error: float, digest: str) -> str:
+def model_card(
+    stages: dict[str, Any], parameters: int, phone_error: float, digest: str, departures: str
+) -> str:
     """Return the model card: data, licence, how it was made, figures."""
     pretrain, first, second = (stages[k] for k in ("pretrain", "first_phones", "finetune"))
-    figures = "\n".join(_figures())
+    figures = "\n".join(_figures(digest))
+    departures = f"\n{departures}\n" if departures else ""
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
 {parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
@@ -104,10 +109,10 @@ language that are also such symbols from them.
    of {pretrain["unlabelled_hours"]:.1f} different ones. No text.
 2. CTC on phones: {first["minutes"]:.0f} minutes on {first["label_minutes"] / 60:.1f} hours of
    dates, numbers and names, and the prompts.
-3. The same for {second["minutes"]:.0f} minutes on {second["label_minutes"] / 60:.1f} other hours,
-   three quarters of which are invented words, in voices, rooms and by equipment that differ far
-   more.
-
+3. The same for {second["minutes"]:.0f} minutes on {second["label_minutes"] / 60:.1f} hours: other
+   synthetic speech, three quarters of its utterances invented words, in voices, rooms and by
+   equipment that differ far more; and the prompts.
+{departures}
 **Stages 2 and 3 are supervised**: the phones are espeak-ng's reading of what its voices say, and of
 the transcripts of the recorded prompts. Phone error rate on such varied speech by voices that it
 never heard: {100 * phone_error:.1f} %.
@@ -139,17 +144,18 @@ Ten minutes of labels, fine-tuning alone, greedy decoding on dev, from `results/
 
 The recipes `prompts` and `quickstart` start from fresh weights: this encoder has seen the
 transcripts of the prompts, and heard the voices and sentences of the synthesiser.
-It has heard no child, little noise of the field and few real voices. Of Arabic it heard nothing in
-stage 3, of Hebrew 3 minutes: their synthesiser crashed at settings that it is no longer given. The
-prompts were heard twice as often there.
+It has heard no child, little noise of the field and few real voices.
 """
 
 
-def _figures() -> list[str]:
+def _figures(digest: str) -> list[str]:
+    """Return the table of cells that began from fresh weights, and of those that did from these."""
     rows = ["| Column | Start | Seed | CER (%) |", "| --- | --- | --- | --- |"]
     for path in sorted((ROOT / "results" / "learning").glob("*/*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
-        if cell["row"] in ("shipped", "labels_only") and cell["cer"] is not None:
+        version = cell["shipped_encoder"]
+        began = cell["row"] == "labels_only" or (cell["row"] == "shipped" and version == digest[:8])
+        if began and cell["column"].endswith("-10min"):
             rows.append(
                 f"| {cell['column']} | {cell['row']} | {cell['seed']} | {100 * cell['cer']:.1f} |"
             )

@@ -8,7 +8,8 @@ from typing import Any
 FIELDS = (
     *("row", "recipe", "head", "encoder", "units", "streaming", "asr_bleu", "asr_bleu_ceiling"),
     *("asr_cer_ceiling", "bleu", "chrf", "unit_error_rate", "share_of_ceiling", "retrieval"),
-    *("laal_ms", "rtf", "pairs", "training_minutes", "signatures", "seed", "device", "commit"),
+    *("laal_ms", "rtf", "pairs", "training_minutes", "signatures", "seed", "device"),
+    *("shipped_encoder", "commit"),
 )
 HEADER = (
     *("Row", "Recipe", "Head", "Encoder", "Units", "ASR-BLEU", "best path", "Ceiling", "Share (%)"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.errors import ConfigError
+from speechjepa.models.bundle import WEIGHTS_FILE
 from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.shipped import (
     SHIPPED,
@@ -36,8 +37,9 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         return shipped_encoder()
     if init.is_file() and init.suffix in CHECKPOINT_SUFFIXES:
         return init
+    if (init / "bundle" / "config.json").exists() and not (init / WEIGHTS_FILE).exists():
+        return init / "bundle"  # of a stage, whose folder has a config.json of its own
     for path in (
-        init / "bundle",  # of a stage, whose folder has a config.json of its own
         init,
         *(init / stage / "bundle" for stage in ("pretrain", "finetune", "translate")),
     ):

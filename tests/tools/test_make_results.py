@@ -16,7 +16,12 @@ RECIPE_RESULT = {
     **{"what": "dev CER of toy-asr", "figure": 12.3, "unit": "% CER", "recipe": "toy-asr"},
     **{"split": "dev", "cer": 0.123, "wer": 0.4567, "cer_lm": 0.1, "wer_lm": None},
     **{"label_minutes": 10.04, "pretraining_minutes": 25.25, "unlabelled_hours": 9.9},
-    **{"parameters": 4_100_000, "command": "speechjepa run recipes/toy/asr.yaml", "seed": 3},
+    **{
+        "parameters": 4_100_000,
+        "shipped_encoder": None,
+        "command": "speechjepa run recipes/toy/asr.yaml",
+        "seed": 3,
+    },
     **{"commit": "0123456789ab", "hardware": "2 cores of Abacus", "date": "2026-11-23"},
 }
 

@@ -311,6 +311,8 @@ def stored_settings(folder: Path) -> dict[str, Any] | None:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError("is not a description of a synthetic corpus.", path=path) from error
+    if not isinstance(settings, dict):
+        raise DataError("is not a description of a synthetic corpus.", path=path)
     return settings
 
 

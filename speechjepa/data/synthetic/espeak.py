@@ -146,7 +146,7 @@ def synthesise(
         voice: Variant that changes the speaker (`espeak_voices()`); empty = the plain voice.
         rate: Words per minute, 80 to 450.
         pitch: 0 to 99; 50 is the voice's own.
-        pitch_range: 0 (monotone) to 70, below a pitch of 35 to 55; 50 is the voice's own.
+        pitch_range: 0 (monotone) to 70 (to 55 where `pitch` is below 35); 50 is the voice's own.
         volume: 0 to 200; above 100 the peaks may clip.
         formant_ratio: Scales all frequencies, as the vocal tract's length does; the rate stays.
         sample_rate: Of the waveform returned (Hz).

@@ -8,10 +8,12 @@ as many others as one likes, and a synthesiser reads them by the same rules.
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from speechjepa.data.synthetic.text import draw_meaning, express
+from speechjepa.errors import DataError
 
 ORDER = 2
 """Letters that the next one depends on."""
@@ -23,7 +25,8 @@ NUM_WORDS = (1, 1, 2, 3, 4, 6, 8)
 field recordings hold."""
 KNOWN_SHARE = 0.2
 """Of the words, how many are known ones."""
-_START, _END = "^", "$"
+_TRIES = 20
+_START, _END = "\x02", "\x03"
 _FIRST_INDEX, _NUM_MEANINGS = 3_000_000_000, 1500  # of the endless list; no split says them
 
 
@@ -31,14 +34,19 @@ class WordInventor:
     """Invents utterances of one language.
 
     Args:
-        words: Known ones, two letters or more; at least one.
+        words: Known ones.
+
+    Raises:
+        DataError: There is no word.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        self.words = sorted(set(words))
+        self.words = sorted({word for word in words if word.strip()})
+        if not self.words:
+            raise DataError("there are no words to make others like")
         self._following: dict[str, Counter[str]] = defaultdict(Counter)
         for word in self.words:
-            padded = _START * ORDER + word + _END
+            padded = _START * ORDER + _letters(word) + _END
             for place in range(ORDER, len(padded)):
                 self._following[padded[place - ORDER : place]][padded[place]] += 1
 
@@ -53,16 +61,20 @@ class WordInventor:
         return cls(found)
 
     def word(self, rng: random.Random) -> str:
-        """Return a word of at most `MOST_LETTERS` letters, which may be a known one by chance."""
-        letters = _START * ORDER
-        while len(letters) < ORDER + MOST_LETTERS:
-            following = self._following[letters[-ORDER:]]
-            weights = [count**RARER for count in following.values()]
-            letter = rng.choices(tuple(following), weights)[0]
-            if letter == _END:
-                break
-            letters += letter
-        return letters[ORDER:]
+        """Return a word, which may be a known one by chance.
+
+        One of more than `MOST_LETTERS` letters is drawn again, and cut off where all are so long.
+        """
+        for _ in range(_TRIES):
+            letters = _START * ORDER
+            while len(letters) <= ORDER + MOST_LETTERS:
+                following = self._following[letters[-ORDER:]]
+                weights = [count**RARER for count in following.values()]
+                letter = rng.choices(tuple(following), weights)[0]
+                if letter == _END:
+                    return unicodedata.normalize("NFC", letters[ORDER:])
+                letters += letter
+        return unicodedata.normalize("NFC", letters[ORDER : ORDER + MOST_LETTERS])
 
     def utterance(self, rng: random.Random) -> str:
         """Return one to eight words, most of them invented."""
@@ -70,3 +82,8 @@ class WordInventor:
             rng.choice(self.words) if rng.random() < KNOWN_SHARE else self.word(rng)
             for _ in range(rng.choice(NUM_WORDS))
         )
+
+
+def _letters(word: str) -> str:
+    """Return the word, each syllable of Hangul as its letters: there are too many for a chain."""
+    return unicodedata.normalize("NFD" if any("가" <= c <= "힣" for c in word) else "NFC", word)
