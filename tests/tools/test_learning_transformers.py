@@ -156,7 +156,7 @@ def test_the_cell_says_what_the_other_rows_say(tmp_path, monkeypatch) -> None:
     )
     assert set(cell) == set(other)
     assert [name for name, value in cell.items() if value is None] == [
-        *("cer_lm", "wer_lm", "accuracy")
+        *("cer_lm", "wer_lm", "accuracy", "shipped_encoder")
     ]
     assert (cell["row"], cell["budget_minutes"]) == ("transformers", 0.02)
     assert 1 <= cell["finetuning_steps"] <= 4 and cell["pretraining_steps"] >= 1
