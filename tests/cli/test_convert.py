@@ -82,7 +82,7 @@ def test_heads_are_for_checkpoint_files(tmp_path, capsys):
 def test_a_file_of_torchaudio_becomes_a_bundle(tmp_path):
     import torch
 
-    from tests.models.test_published_files import torchaudio_model
+    from tests.models.test_published_torchaudio import torchaudio_model
 
     state = torchaudio_model("base", aux_num_out=None).state_dict()
     torch.save(state, tmp_path / "a.pt")

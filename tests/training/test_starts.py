@@ -16,9 +16,9 @@ from tests.models.test_published import published, stored
 from tests.models.test_published_files import (
     fairseq_state,
     settings_of,
-    torchaudio_model,
     write_dictionary,
 )
+from tests.models.test_published_torchaudio import torchaudio_model
 from tests.training import test_finetune, test_pretrain
 
 SOURCES = ("wavlm of transformers", "ctc of fairseq", "wavlm of torchaudio")
