@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from speechjepa.errors import ModelError
-from speechjepa.models.encoder import EncoderOutput
 from speechjepa.nn.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
 
 FOLDER = "retrieval"
-PARTS = 4
-"""Stretches of equal length that an utterance is averaged over: keeps the order of what is said."""
-MAX_CHANNELS = 128
-"""Of an embedding, the directions in which utterances differ most."""
+STEP_SECONDS = 0.08
+"""Frames are averaged over so much: as good as each of 40 ms, at a quarter of the work
+(docs/LOG.md)."""
+WINDOW = 4
+"""Steps that are compared at once: 0.32 s, some syllables in their order."""
+MAX_CHANNELS = 32
+"""Of a step, the directions in which steps differ most."""
+BLOCK = 50_000
+"""Known steps that are compared at once, so that memory does not grow with what is known."""
+
+Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +51,22 @@ class Match:
 
     known: Known
     confidence: float
-    """Cosine of the two embeddings, 0 (unrelated, or worse) to 1 (the same)."""
+    """How like the two are, 0 (unrelated, or worse) to 1 (the same)."""
 
 
 class Retrieval:
-    """Known utterances, found again by what they sound like.
+    """Known utterances, found again by what they sound like, stretch by stretch.
 
-    An embedding is the mean of the encoder's frames in `PARTS` stretches, whitened by the
-    principal components of the known utterances, of length 1.
+    Each window of `WINDOW` steps of one utterance is held against every window of the other, and
+    its best cosine counts; the harmonic mean of the mean over the windows of the one and of the
+    other is how like they are. So what is said in common is found at whatever place, and what
+    either says alone costs. (Late interaction, as of ColBERT, arXiv 2004.12832, of sounds.)
 
     Args:
         known: Utterances with their translations.
-        embeddings: (N, P) float32 of length 1.
-        mean: (D,) of the pooled frames.
+        steps: (T, P) of unit length, of all known utterances one after the other.
+        lengths: (N,) steps of each.
+        mean: (D,) of the encoder's steps.
         projection: (D, P) whitening.
         layer: Of the encoder.
     """
@@ -65,48 +74,61 @@ class Retrieval:
     def __init__(
         self,
         known: Sequence[Known],
-        embeddings: Tensor,
+        steps: Tensor,
+        lengths: Tensor,
         mean: Tensor,
         projection: Tensor,
         layer: int,
     ) -> None:
         self.known = list(known)
-        self.embeddings = embeddings
+        self.steps = steps
+        self.lengths = lengths
         self.mean = mean
         self.projection = projection
         self.layer = layer
+        if len(lengths) != len(known) or int(lengths.sum()) != len(steps) or not lengths.all():
+            raise ValueError(
+                f"{len(known)} utterances must have as many lengths of at least 1, {len(steps)} "
+                f"steps together, not {len(lengths)} of {int(lengths.sum())}"
+            )
 
     @classmethod
-    def fit(cls, known: Sequence[Known], pooled: Tensor, layer: int) -> Retrieval:
-        """Remember utterances by their pooled frames (N, D)."""
-        if len(known) != len(pooled) or not len(known):
-            raise ValueError(f"{len(known)} utterances must have as many rows, not {len(pooled)}")
-        pooled = pooled.float()
-        mean = pooled.mean(dim=0)
-        _, scales, directions = torch.linalg.svd(pooled - mean, full_matrices=False)
+    def fit(cls, known: Sequence[Known], steps: Sequence[Tensor], layer: int) -> Retrieval:
+        """Remember utterances by their steps, each (T, D); see `embed`."""
+        every = torch.cat(list(steps)).double()
+        mean = every.mean(dim=0)
+        variances, directions = torch.linalg.eigh((every - mean).T @ (every - mean) / len(every))
+        spread = variances.clamp(min=0).sqrt().flip(0)[:MAX_CHANNELS]
         # A share of the largest spread keeps directions that hardly vary from being all noise.
-        number = max(1, min(MAX_CHANNELS, int((scales > 1e-5 * scales[0]).sum())))
-        spread = scales[:number] / max(1, len(known)) ** 0.5
         weights = 1.0 / (spread + 0.1 * spread[0].clamp(min=1e-6))
-        projection = directions[:number].T * weights
-        embeddings = _unit_length((pooled - mean) @ projection)
-        return cls(known, embeddings, mean, projection, layer)
+        projection = directions.flip(1)[:, : len(spread)] * weights
+        found = _unit_length((every - mean) @ projection)
+        lengths = torch.tensor([len(one) for one in steps])
+        return cls(known, found.half(), lengths, mean.float(), projection.float(), layer)
 
-    def find(self, pooled: Tensor) -> list[Match]:
-        """Return the nearest known utterance of each row of pooled frames (B, D)."""
-        found = _unit_length((pooled.float().cpu() - self.mean) @ self.projection)
-        best, places = (found @ self.embeddings.T).max(dim=1)
-        return [
-            Match(known=self.known[place], confidence=max(0.0, min(1.0, value)))
-            for value, place in zip(best.tolist(), places.tolist(), strict=True)
-        ]
+    def find(self, steps: Tensor) -> Match:
+        """Return the known utterance that is most like steps (T, D)."""
+        found = _unit_length((steps.float().cpu() - self.mean) @ self.projection).numpy()
+        likeness = np.concatenate([_likeness(found, *block) for block in self._blocks()])
+        best = int(likeness.argmax())
+        return Match(known=self.known[best], confidence=float(likeness[best].clip(0, 1)))
+
+    def _blocks(self) -> Iterator[tuple[Float, NDArray[np.int64]]]:
+        """Yield steps (T, P) and lengths (N,) of some utterances after the other."""
+        ends = self.lengths.cumsum(0).tolist()
+        first = begin = 0
+        for last, end in enumerate(ends, start=1):
+            if end - begin >= BLOCK or last == len(ends):
+                yield self.steps[begin:end].float().numpy(), self.lengths[first:last].numpy()
+                first, begin = last, end
 
     def save(self, bundle: Path) -> Path:
         """Write it into a bundle; return its folder."""
         folder = bundle / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            "embeddings": self.embeddings.contiguous(),
+            "steps": self.steps.contiguous(),
+            "lengths": self.lengths.contiguous(),
             "mean": self.mean.contiguous(),
             "projection": self.projection.contiguous(),
         }
@@ -121,18 +143,29 @@ def load_retrieval(bundle: Path) -> Retrieval:
     """Read what `Retrieval.save` wrote.
 
     Raises:
-        ModelError: The bundle holds none, or it is damaged.
+        ModelError: The bundle holds none, it is damaged, or of a version that kept less of every
+            utterance.
     """
     folder = bundle / FOLDER
     try:
         entry = json.loads((folder / "known.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
+        if "embeddings" in tensors:
+            raise ModelError(
+                f"{folder}: was made by an earlier version, which kept too little of what it "
+                "knows: run the recipe again with --redo evaluate"
+            )
         known = [
             Known(id=row["id"], units=tuple(row["units"]), text=row["text"])
             for row in entry["known"]
         ]
         return Retrieval(
-            known, tensors["embeddings"], tensors["mean"], tensors["projection"], entry["layer"]
+            known,
+            tensors["steps"],
+            tensors["lengths"],
+            tensors["mean"],
+            tensors["projection"],
+            layer=entry["layer"],
         )
     except FileNotFoundError:
         raise ModelError(f"{bundle}: holds no known utterances to retrieve") from None
@@ -140,24 +173,37 @@ def load_retrieval(bundle: Path) -> Retrieval:
         raise ModelError(f"{folder}: is damaged: {error}") from error
 
 
-def pool(output: EncoderOutput, layer: int) -> Tensor:
-    """Return pooled frames (B, PARTS * D) of a layer."""
+def embed(model: SpeechModel, waveform: Float, layer: int) -> Tensor:
+    """Return the steps (T, D) of a waveform (S,) at the model's rate: frames of a layer, averaged.
+
+    A waveform shorter than a frame is one step of zeros.
+    """
+    output = model.encode(torch.from_numpy(waveform)[None], return_layers=True)
     assert output.layers is not None
-    frames = output.layers[layer].float().cpu()
-    rows = []
-    for row, size in enumerate(output.lengths.tolist()):
-        parts = np.array_split(np.arange(max(1, size)), PARTS)
-        means = [
-            frames[row, part].mean(dim=0) if len(part) else frames[row, :size].mean(dim=0)
-            for part in map(torch.from_numpy, parts)
-        ]
-        rows.append(torch.cat(means))
-    return torch.stack(rows)
+    frames = output.layers[layer][0, : int(output.lengths[0])].float().cpu()
+    if not len(frames):
+        return frames.new_zeros(1, frames.shape[1])
+    size = max(1, round(STEP_SECONDS * model.sample_rate / model.hop))
+    return torch.stack([part.mean(dim=0) for part in frames.split(size)])
 
 
-def embed(model: SpeechModel, waveform: NDArray[np.float32], layer: int) -> Tensor:
-    """Return the pooled frames (1, D) of a waveform (S,) at the model's rate."""
-    return pool(model.encode(torch.from_numpy(waveform)[None], return_layers=True), layer)
+def _likeness(query: Float, steps: Float, lengths: NDArray[np.int64]) -> Float:
+    """Return how like a query (T, P) is to each of N utterances (N,)."""
+    ends = lengths.cumsum()
+    starts = ends - lengths
+    left = np.repeat(ends, lengths) - np.arange(len(steps))  # steps of its utterance from each on
+    cosines = query @ steps.T  # (T, steps)
+    windows = cosines.copy()
+    for ahead in range(1, min(WINDOW, len(query), len(steps))):
+        inside = (left > ahead)[:-ahead]  # a window ends where its utterance does
+        windows[:-ahead, :-ahead] += cosines[ahead:, ahead:] * inside
+    sizes = np.minimum(WINDOW, np.arange(len(query), 0, -1))
+    windows /= np.sqrt(sizes[:, None] * np.minimum(WINDOW, left)[None]).astype(np.float32)
+    ours = np.maximum.reduceat(windows, starts, axis=1).mean(axis=0)
+    theirs = np.add.reduceat(windows.max(axis=0), starts) / lengths
+    both = np.maximum(ours, 1e-6), np.maximum(theirs, 1e-6)
+    found: Float = (2 * both[0] * both[1] / (both[0] + both[1])).astype(np.float32)
+    return found
 
 
 def _unit_length(x: Tensor) -> Tensor:

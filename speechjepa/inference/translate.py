@@ -244,8 +244,7 @@ class FileTranslator:
             return [(one, {"score": round(one.score, 4)}) for one in found]
         matches = []
         for waveform in waveforms:
-            pooled = embed(self.model, waveform, self._retrieval.layer)
-            (match,) = self._retrieval.find(pooled)
+            match = self._retrieval.find(embed(self.model, waveform, self._retrieval.layer))
             known = match.known
             extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
             matches.append((Translated(units=known.units, text=known.text), extra))

@@ -184,13 +184,13 @@ class Scorer:
         layer = max(1, self.model.encoder.num_layers // 2)
         known = self._known()
         waveforms = [read_utterance(pair.source, self.model.sample_rate) for pair, _ in known]
-        pooled = torch.cat([embed(self.model, waveform, layer) for waveform in waveforms])
-        retrieval = Retrieval.fit([entry for _, entry in known], pooled, layer)
+        steps = [embed(self.model, waveform, layer) for waveform in waveforms]
+        retrieval = Retrieval.fit([entry for _, entry in known], steps, layer)
         retrieval.save(self.plan.bundle)
         row = Row()
         begin = time.perf_counter()
         for waveform in self.waveforms:
-            (match,) = retrieval.find(embed(self.model, waveform, layer))
+            match = retrieval.find(embed(self.model, waveform, layer))
             self._add(row, Translated(units=match.known.units, text=match.known.text))
         row.seconds = time.perf_counter() - begin
         return row

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from speechjepa.audio.files import read_audio, write_wav
 from speechjepa.cli.main import main
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.model import load
-from speechjepa.inference.retrieval import PARTS, Known, Retrieval, embed, pool
+from speechjepa.inference.retrieval import Known, Retrieval, embed
 from speechjepa.inference.translate import translate
 from speechjepa.inference.translate_files import translate_files
 from speechjepa.inference.translator import SpeechTranslator
-from speechjepa.models.encoder import EncoderOutput
 from tests.translation_bundle import NUM_UNITS, bundle
 
 
@@ -177,21 +177,49 @@ def test_settings_are_checked(model, tmp_path) -> None:
 
 def test_the_nearest_known_utterance_is_found_again_with_a_confidence(model, speech) -> None:
     waveforms = [speech, speech[::-1].copy(), 0.1 * np.sin(np.arange(30000) / 5).astype(np.float32)]
-    pooled = torch.cat([embed(model, waveform, 1) for waveform in waveforms])
+    steps = [embed(model, waveform, 1) for waveform in waveforms]
     known = [Known(id=str(i), units=(i,), text=f"text {i}") for i in range(3)]
-    retrieval = Retrieval.fit(known, pooled, 1)
-    for place, match in enumerate(retrieval.find(pooled)):
-        assert match.known.id == str(place) and match.confidence == pytest.approx(1.0, abs=1e-4)
-    louder = embed(model, 0.9 * speech + 1e-3, 1)
-    assert retrieval.find(louder)[0].known.id == "0"
+    retrieval = Retrieval.fit(known, steps, 1)
+    for place, match in enumerate(map(retrieval.find, steps)):
+        assert match.known.id == str(place) and match.confidence == pytest.approx(1.0, abs=1e-3)
+    louder = retrieval.find(embed(model, 0.9 * speech + 1e-3, 1))
+    assert louder.known.id == "0" and louder.confidence < 1
 
 
-def test_pooling_knows_the_order_of_what_is_said_and_no_padding() -> None:
-    frames = torch.arange(8.0)[None, :, None]
-    output = EncoderOutput(frames, torch.tensor([8]), [frames])
-    assert pool(output, 0).tolist() == [[0.5, 2.5, 4.5, 6.5]] and PARTS == 4
-    padded = torch.cat([frames, torch.full((1, 3, 1), 99.0)], dim=1)
-    assert torch.equal(pool(EncoderOutput(padded, torch.tensor([8]), [padded]), 0), pool(output, 0))
+def test_likeness_by_hand() -> None:
+    """One channel in each of three directions, so that a step is one of three sounds."""
+    sounds = np.eye(3, dtype=np.float32)
+    known = [Known(id=name) for name in ("abc", "cba", "c")]
+    steps = torch.from_numpy(sounds[[0, 1, 2, 2, 1, 0, 2]])
+    lengths = torch.tensor([3, 3, 1])
+    identity = (torch.zeros(3), torch.eye(3))
+    retrieval = Retrieval(known, steps, lengths, *identity, layer=1)
+    same = retrieval.find(torch.from_numpy(sounds[[0, 1, 2]]))
+    assert (same.known.id, same.confidence) == ("abc", pytest.approx(1.0))
+    # What is said has the windows "bc" and "c", and "abc" has both; of its own three, "abc" is like
+    # neither: its first sound meets "b" or "c", its second "c" or nothing.
+    found = retrieval.find(torch.from_numpy(sounds[[1, 2]]))
+    ours, theirs = 1.0, (0.0 + 1 + 1) / 3
+    assert found.known.id == "abc"
+    assert found.confidence == pytest.approx(2 * ours * theirs / (ours + theirs), abs=1e-4)
+
+
+def test_what_is_known_in_blocks_is_found_as_at_once(monkeypatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = [torch.randn(size, 5, generator=generator) for size in (1, 7, 2, 9, 4)]
+    retrieval = Retrieval.fit([Known(id=str(i)) for i in range(5)], steps, 1)
+    query = torch.randn(6, 5, generator=generator)
+    whole = retrieval.find(query)
+    monkeypatch.setattr("speechjepa.inference.retrieval.BLOCK", 3)
+    assert retrieval.find(query) == whole
+
+
+def test_steps_are_means_of_frames_over_eighty_milliseconds(model, speech) -> None:
+    frames = model.encode(torch.from_numpy(speech)[None], return_layers=True).layers[1][0]
+    steps = embed(model, speech, 1)  # frames of 40 ms
+    assert len(steps) == -(-len(frames) // 2)
+    assert torch.allclose(steps[1], frames[2:4].mean(dim=0), atol=1e-5)
+    assert embed(model, np.zeros(3, np.float32), 1).shape == (1, frames.shape[1])
 
 
 def test_retrieval_is_a_head_of_the_bundle(speech, tmp_path) -> None:
@@ -200,13 +228,16 @@ def test_retrieval_is_a_head_of_the_bundle(speech, tmp_path) -> None:
     with pytest.raises(ModelError, match="no known utterances"):
         model.translate(path, head="retrieval")
     known = [Known(id="one", units=(1, 2, 3)), Known(id="two", units=(3,))]
-    pooled = torch.cat([embed(model, speech, 1), embed(model, speech[:5000], 1)])
-    Retrieval.fit(known, pooled, 1).save(tmp_path / "b")
+    steps = [embed(model, speech, 1), embed(model, speech[:5000], 1)]
+    folder = Retrieval.fit(known, steps, 1).save(tmp_path / "b")
     (segment,) = model.translate(path, head="retrieval")["segments"]
     assert segment["retrieved"] == "one" and segment["units"] == [1, 2, 3]
     assert segment["confidence"] > 0.5 and "score" not in segment
-    (tmp_path / "b/retrieval/known.json").write_text("{}", encoding="utf-8")
+    (folder / "known.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="is damaged"):
+        model.translate(path, head="retrieval")
+    save_file({"embeddings": torch.zeros(2, 4)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="earlier version.*--redo evaluate"):
         model.translate(path, head="retrieval")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import openai
 import pytest
 import soundfile
-import torch
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -223,8 +222,8 @@ def test_known_utterances_are_a_head_of_their_own(recording, waveform, tmp_path)
     folder = bundle(tmp_path)
     model = load(folder)
     known = [Known(id="a", units=(1, 2), text="one"), Known(id="b", units=(3,))]
-    pooled = torch.cat([embed(model, waveform[:n], 1) for n in (20000, 9000)])
-    Retrieval.fit(known, pooled, 1).save(folder)
+    steps = [embed(model, waveform[:n], 1) for n in (20000, 9000)]
+    Retrieval.fit(known, steps, 1).save(folder)
     with running(translator=ServedTranslator(model, "r", chunk_seconds=0.32)) as server:
         assert server.client.get("/health").json()["translates"]["heads"][1] == "retrieval"
         fields = {"head": "retrieval", "response_format": "verbose_json"}
