@@ -108,10 +108,14 @@ class Retrieval:
 
     def find(self, steps: Tensor) -> Match:
         """Return the known utterance that is most like steps (T, D)."""
-        found = _unit_length((steps.float().cpu() - self.mean) @ self.projection).numpy()
-        likeness = np.concatenate([_likeness(found, *block) for block in self._blocks()])
+        likeness = self.likeness(steps)
         best = int(likeness.argmax())
         return Match(known=self.known[best], confidence=float(likeness[best].clip(0, 1)))
+
+    def likeness(self, steps: Tensor) -> Float:
+        """Return how like each known utterance is to steps (T, D): (N,), 1 at most."""
+        found = _unit_length((steps.float().cpu() - self.mean) @ self.projection).numpy()
+        return np.concatenate([_likeness(found, *block) for block in self._blocks()])
 
     def _blocks(self) -> Iterator[tuple[Float, NDArray[np.int64]]]:
         """Yield steps (T, P) and lengths (N,) of some utterances after the other."""
@@ -181,9 +185,14 @@ def embed(model: SpeechModel, waveform: Float, layer: int) -> Tensor:
     output = model.encode(torch.from_numpy(waveform)[None], return_layers=True)
     assert output.layers is not None
     frames = output.layers[layer][0, : int(output.lengths[0])].float().cpu()
+    return steps_of(frames, model.sample_rate / model.hop)
+
+
+def steps_of(frames: Tensor, frame_rate: float) -> Tensor:
+    """Return the means (T, D) of as many frames (F, D) in a row as last one step."""
     if not len(frames):
         return frames.new_zeros(1, frames.shape[1])
-    size = max(1, round(STEP_SECONDS * model.sample_rate / model.hop))
+    size = max(1, round(STEP_SECONDS * frame_rate))
     return torch.stack([part.mean(dim=0) for part in frames.split(size)])
 
 
