@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from speechjepa.errors import ModelError
+from speechjepa.audio.files import read_audio
+from speechjepa.errors import AudioError, ModelError
+from speechjepa.nn.source_filter import SAMPLE_RATE
 from speechjepa.nn.tensor_files import save_tensors
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ WINDOW = 4
 MAX_CHANNELS = 32
 """Of a step, the directions in which steps differ most."""
 BLOCK = 50_000
-"""Known steps that are compared at once, so that memory does not grow with what is known."""
+"""Known steps that are compared at once: memory grows with the query, not with what is known."""
 
 Float = NDArray[np.float32]
 
@@ -43,6 +47,8 @@ class Known:
     """Of the pair."""
     units: tuple[int, ...] = ()
     text: str | None = None
+    speech: str | None = None
+    """File name of the recording that says its translation; None = it is spoken in units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,8 @@ class Match:
 
     known: Known
     confidence: float
-    """How like the two are, 0 (unrelated, or worse) to 1 (the same)."""
+    """How like the two are; 1 = the same. The nearest of a few hundred telephone prompts, where
+    none says the same, has 0.4 to 0.8."""
 
 
 class Retrieval:
@@ -59,8 +66,9 @@ class Retrieval:
 
     Each window of `WINDOW` steps of one utterance is held against every window of the other, and
     its best cosine counts; the harmonic mean of the mean over the windows of the one and of the
-    other is how like they are. So what is said in common is found at whatever place, and what
-    either says alone costs. (Late interaction, as of ColBERT, arXiv 2004.12832, of sounds.)
+    other is how like they are. The last windows, which end with the utterance, are shorter. So what
+    is said in common is found at whatever place, and what either says alone costs. (Late
+    interaction, as of ColBERT, arXiv 2004.12832, of sounds.)
 
     Args:
         known: Utterances with their translations.
@@ -69,6 +77,7 @@ class Retrieval:
         mean: (D,) of the encoder's steps.
         projection: (D, P) whitening.
         layer: Of the encoder.
+        folder: Where recordings of translations lie.
     """
 
     def __init__(
@@ -79,32 +88,60 @@ class Retrieval:
         mean: Tensor,
         projection: Tensor,
         layer: int,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.known = list(known)
         self.steps = steps
         self.lengths = lengths
         self.mean = mean
         self.projection = projection
         self.layer = layer
-        if len(lengths) != len(known) or int(lengths.sum()) != len(steps) or not lengths.all():
+        if not known or len(lengths) != len(known) or lengths.dtype != torch.int64:
+            raise ValueError(f"{len(known)} utterances must have as many lengths, at least one")
+        shapes = steps.dim(), mean.dim(), tuple(projection.shape)
+        if shapes != (2, 1, (len(mean), steps.shape[-1])):
             raise ValueError(
-                f"{len(known)} utterances must have as many lengths of at least 1, {len(steps)} "
-                f"steps together, not {len(lengths)} of {int(lengths.sum())}"
+                "`steps` (T, P), `mean` (D,) and `projection` (D, P) do not fit together: "
+                f"{[tuple(x.shape) for x in (steps, mean, projection)]}"
             )
+        if int(lengths.min()) < 1 or sum(lengths.tolist()) != len(steps):
+            raise ValueError(f"`lengths` must be at least 1, and {len(steps)} together")
+        if not all(bool(x.isfinite().all()) for x in (steps, mean, projection)):
+            raise ValueError("`steps`, `mean` and `projection` must be finite numbers")
 
     @classmethod
-    def fit(cls, known: Sequence[Known], steps: Sequence[Tensor], layer: int) -> Retrieval:
+    def fit(
+        cls,
+        known: Sequence[Known],
+        steps: Sequence[Tensor],
+        layer: int,
+        *,
+        channels: int = MAX_CHANNELS,
+    ) -> Retrieval:
         """Remember utterances by their steps, each (T, D); see `embed`."""
-        every = torch.cat(list(steps)).double()
-        mean = every.mean(dim=0)
-        variances, directions = torch.linalg.eigh((every - mean).T @ (every - mean) / len(every))
-        spread = variances.clamp(min=0).sqrt().flip(0)[:MAX_CHANNELS]
+        if not steps:
+            raise ValueError("there is no utterance to know")
+        lengths = torch.tensor([len(one) for one in steps])
+        mean = torch.stack([one.double().sum(dim=0) for one in steps]).sum(dim=0) / lengths.sum()
+        width = len(mean)
+        covariance = mean.new_zeros(width, width)
+        for one in steps:  # one after the other: together in double they may not fit into memory
+            centred = one.double() - mean
+            covariance += centred.T @ centred / lengths.sum()
+        variances, directions = torch.linalg.eigh(covariance)
+        spread = variances.clamp(min=0).sqrt().flip(0)[:channels]
         # A share of the largest spread keeps directions that hardly vary from being all noise.
         weights = 1.0 / (spread + 0.1 * spread[0].clamp(min=1e-6))
-        projection = directions.flip(1)[:, : len(spread)] * weights
-        found = _unit_length((every - mean) @ projection)
-        lengths = torch.tensor([len(one) for one in steps])
-        return cls(known, found.half(), lengths, mean.float(), projection.float(), layer)
+        projection = (directions.flip(1)[:, : len(spread)] * weights).float()
+        mean = mean.float()
+        found = [_unit_length((one.float() - mean) @ projection).half() for one in steps]
+        return cls(known, torch.cat(found), lengths, mean, projection, layer)
+
+    def fits(self, model: SpeechModel) -> bool:
+        """Whether a model gives steps as those that are known."""
+        width = model.encoder.width
+        return 0 <= self.layer <= model.encoder.num_layers and len(self.mean) == width
 
     def find(self, steps: Tensor) -> Match:
         """Return the known utterance that is most like steps (T, D)."""
@@ -126,10 +163,36 @@ class Retrieval:
                 yield self.steps[begin:end].float().numpy(), self.lengths[first:last].numpy()
                 first, begin = last, end
 
-    def save(self, bundle: Path) -> Path:
-        """Write it into a bundle; return its folder."""
+    def speech(self, known: Known) -> Float | None:
+        """Return the recording (S,) that says a translation, at 16 kHz; None where none is kept.
+
+        Raises:
+            ModelError: It cannot be read.
+        """
+        if known.speech is None or self.folder is None:
+            return None
+        try:
+            return read_audio(self.folder / known.speech, sample_rate=SAMPLE_RATE)
+        except AudioError as error:
+            raise ModelError(f"{self.folder}: is damaged: {error}") from error
+
+    def save(self, bundle: Path, speech: Iterable[Float] | None = None) -> Path:
+        """Write it into a bundle; return its folder.
+
+        Args:
+            bundle: Whose retrieval it becomes, in place of an earlier one.
+            speech: What says the translation of each known utterance, (S,) at 16 kHz; None = they
+                are spoken in units.
+        """
         folder = bundle / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        known = self.known
+        if speech is not None:
+            known = [
+                replace(one, speech=_write_speech(folder, f"{place:06d}.opus", waveform))
+                for place, (one, waveform) in enumerate(zip(known, speech, strict=True))
+            ]
         tensors = {
             "steps": self.steps.contiguous(),
             "lengths": self.lengths.contiguous(),
@@ -137,10 +200,22 @@ class Retrieval:
             "projection": self.projection.contiguous(),
         }
         save_tensors(tensors, folder / "model.safetensors")
-        entry = {"layer": self.layer, "known": [vars(known) for known in self.known]}
+        entry = {"layer": self.layer, "known": [vars(one) for one in known]}
         text = json.dumps(entry, ensure_ascii=False)
         (folder / "known.json").write_text(text + "\n", encoding="utf-8")
         return folder
+
+
+def _write_speech(folder: Path, name: str, waveform: Float) -> str:
+    soundfile.write(
+        folder / name,
+        waveform,
+        SAMPLE_RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=0.93,  # about 24 kbit/s
+    )
+    return name
 
 
 def load_retrieval(bundle: Path) -> Retrieval:
@@ -159,22 +234,33 @@ def load_retrieval(bundle: Path) -> Retrieval:
                 f"{folder}: was made by an earlier version, which kept too little of what it "
                 "knows: run the recipe again with --redo evaluate"
             )
-        known = [
-            Known(id=row["id"], units=tuple(row["units"]), text=row["text"])
-            for row in entry["known"]
-        ]
-        return Retrieval(
-            known,
-            tensors["steps"],
-            tensors["lengths"],
-            tensors["mean"],
-            tensors["projection"],
-            layer=entry["layer"],
+        known = [_known(row) for row in entry["known"]]
+        steps, mean, projection = (
+            tensors[name].float() for name in ("steps", "mean", "projection")
         )
+        layer = entry["layer"]
+        if not isinstance(layer, int) or layer < 0:
+            raise ValueError(f"`layer` must be a number, but is {layer!r} instead")
+        steps = _unit_length(steps).half()
+        return Retrieval(known, steps, tensors["lengths"], mean, projection, layer, folder)
     except FileNotFoundError:
         raise ModelError(f"{bundle}: holds no known utterances to retrieve") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise ModelError(f"{folder}: is damaged: {error}") from error
+    except RecursionError:
+        raise ModelError(f"{folder}: is damaged: known.json is nested too deeply") from None
+
+
+def _known(row: dict[str, Any]) -> Known:
+    """Return what known.json says of an utterance."""
+    units, texts = row["units"], [row["text"], row.get("speech")]
+    plain = isinstance(row["id"], str) and all(isinstance(x, str | None) for x in texts)
+    if not plain or not all(type(unit) is int and unit >= 0 for unit in units):
+        raise ValueError(f"known.json holds {str(row)[:200]}")
+    speech = texts[1]
+    if speech is not None and Path(speech).name != speech:
+        raise ValueError(f"{speech!r} must be a file of the folder")
+    return Known(id=row["id"], units=tuple(units), text=row["text"], speech=speech)
 
 
 def embed(model: SpeechModel, waveform: Float, layer: int) -> Tensor:

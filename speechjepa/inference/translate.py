@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import make_detector
-from speechjepa.errors import ConfigError
+from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.chunks import Chunk, ChunkConfig, speech_chunks
 from speechjepa.inference.decoding import DECODERS, Decoder
 from speechjepa.inference.retrieval import embed, load_retrieval
@@ -92,6 +92,11 @@ class FileTranslator:
         self._retrieval = None
         if self.config.head == "retrieval":
             self._retrieval = load_retrieval(self.translator.folder)
+            if not self._retrieval.fits(model):
+                raise ModelError(
+                    f"{self.translator.folder}: its known utterances are of another encoder: run "
+                    "the recipe again with --redo evaluate"
+                )
         else:
             self.translator.load_language_model()
 
@@ -173,7 +178,8 @@ class FileTranslator:
                 segment = {"id": number, **segment}
                 spoken = np.zeros(0, np.float32)
                 if self._speaks:
-                    spoken = self.translator.speak(found.units)
+                    said_so = found.speech
+                    spoken = self.translator.speak(found.units) if said_so is None else said_so
                     said = self._place(segment, len(spoken), said)
                 number += 1
                 yield segment, spoken
@@ -247,7 +253,8 @@ class FileTranslator:
             match = self._retrieval.find(embed(self.model, waveform, self._retrieval.layer))
             known = match.known
             extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
-            matches.append((Translated(units=known.units, text=known.text), extra))
+            speech = self._retrieval.speech(known) if self._speaks else None
+            matches.append((Translated(units=known.units, text=known.text, speech=speech), extra))
         return matches
 
 

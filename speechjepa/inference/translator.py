@@ -43,6 +43,8 @@ class Translated:
     """None where the translator knows no characters."""
     score: float = 0.0
     """Mean probability of what is written, in [0, 1]."""
+    speech: NDArray[np.float32] | None = None
+    """A recording that says it, (S,) at 16 kHz; None = units are spoken."""
 
 
 class SpeechTranslator:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from speechjepa.errors import ModelError
 from speechjepa.inference.translate import FileTranslator, TranslateConfig
 from speechjepa.inference.translate_stream import LiveTranslation, open_translation, streams
 from speechjepa.inference.translator import SpeechTranslator
@@ -11,6 +13,8 @@ from speechjepa.serving.answers import ApiError
 
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
+
+logger = logging.getLogger(__name__)
 
 HEADS = ("translator", "retrieval")
 
@@ -35,11 +39,14 @@ class ServedTranslator:
         self.translator = SpeechTranslator(model)
         if self.speaks:
             self.sample_rate = self.translator.voice.sample_rate  # read now, not by a request
-        self._by_head = {
-            head: FileTranslator(model, TranslateConfig(head=head), self.translator)
-            for head in HEADS
-            if head == "translator" or (self.translator.folder / "retrieval").is_dir()
-        }
+        self._by_head = {"translator": self._of_files("translator")}
+        self._no_retrieval = "has no known utterances to retrieve"
+        if (self.translator.folder / "retrieval").is_dir():
+            try:
+                self._by_head["retrieval"] = self._of_files("retrieval")
+            except ModelError as error:  # it can still translate
+                self._no_retrieval = "cannot retrieve: the server's log says why"
+                logger.warning("%s is served without the head retrieval: %s", name, error)
         self.stream()  # says now what would else be said to every listener
 
     @property
@@ -47,11 +54,13 @@ class ServedTranslator:
         """Whether translations are spoken."""
         return self.translator.has_voice
 
+    def _of_files(self, head: str) -> FileTranslator:
+        return FileTranslator(self.model, TranslateConfig(head=head), self.translator)
+
     def of_files(self, head: str) -> FileTranslator:
         """Return what translates recordings with a head."""
         if head not in self._by_head:
-            message = f"{self.name!r} has no known utterances to retrieve"
-            raise ApiError(400, f"`head`: {message}", param="head")
+            raise ApiError(400, f"`head`: {self.name!r} {self._no_retrieval}", param="head")
         return self._by_head[head]
 
     def stream(self) -> LiveTranslation:

@@ -54,7 +54,8 @@ class TranslationConfig:
     """What speaks the units; null = nothing does."""
     voice_minutes: float = 60.0
     """Target speech that the voice is made of (minutes). Of 45 it lost half of what it lost of 15
-    (docs/LOG.md); a voice of joined recordings takes 1.6 MB and 4 s of one core a minute."""
+    (docs/LOG.md); a voice of joined recordings takes 1.6 MB and 4 s of one core a minute. Where all
+    translations of the pairs last no longer, `--head retrieval` says the recordings themselves."""
     vocoder_minutes: float = 20.0
     """Training of a vocoder (minutes)."""
     train: TranslateConfig = field(default_factory=TranslateConfig)

@@ -19,7 +19,7 @@ from speechjepa.data.pairs import Pair
 from speechjepa.errors import AudioError, DataError
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.recognise import read_utterance
-from speechjepa.inference.retrieval import Known, Retrieval, embed
+from speechjepa.inference.retrieval import Known, Retrieval, embed, load_retrieval
 from speechjepa.inference.translate_stream import TranslationStream
 from speechjepa.inference.translator import SpeechTranslator, Translated
 from speechjepa.metrics.error_rate import error_rates
@@ -33,6 +33,7 @@ from speechjepa.metrics.translation import (
 )
 from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.models.speech_to_units import CtcTranslator
+from speechjepa.nn.source_filter import SAMPLE_RATE
 from speechjepa.workflow.record import write_json
 from speechjepa.workflow.translation_data import read_units, translated_text
 
@@ -185,15 +186,36 @@ class Scorer:
         known = self._known()
         waveforms = [read_utterance(pair.source, self.model.sample_rate) for pair, _ in known]
         steps = [embed(self.model, waveform, layer) for waveform in waveforms]
-        retrieval = Retrieval.fit([entry for _, entry in known], steps, layer)
-        retrieval.save(self.plan.bundle)
+        Retrieval.fit([entry for _, entry in known], steps, layer).save(
+            self.plan.bundle, self._recordings([pair for pair, _ in known])
+        )
+        retrieval = load_retrieval(self.plan.bundle)
         row = Row()
         begin = time.perf_counter()
         for waveform in self.waveforms:
-            match = retrieval.find(embed(self.model, waveform, layer))
-            self._add(row, Translated(units=match.known.units, text=match.known.text))
+            known_one = retrieval.find(embed(self.model, waveform, layer)).known
+            speech = retrieval.speech(known_one) if self.is_spoken else None
+            found = Translated(units=known_one.units, text=known_one.text, speech=speech)
+            self._add(row, found)
         row.seconds = time.perf_counter() - begin
         return row
+
+    def _recordings(self, pairs: Sequence[Pair]) -> list[Waveform] | None:
+        """Return what says the translation of each pair; None where nothing does, or too much."""
+        recordings: list[Waveform] = []
+        seconds = 0.0
+        for pair in pairs:
+            if not self.is_spoken or pair.target is None:
+                return None
+            recordings.append(read_utterance(pair.target, SAMPLE_RATE))
+            seconds += len(recordings[-1]) / SAMPLE_RATE
+            if seconds > 60 * self.plan.config.voice_minutes:
+                logger.info(
+                    "known translations last more than `translation.voice_minutes`: the head "
+                    "retrieval says them in units, not by their recordings"
+                )
+                return None
+        return recordings
 
     def _known(self) -> list[tuple[Pair, Known]]:
         plan = self.plan
@@ -236,7 +258,8 @@ class Scorer:
         row.units.append(found.units)
         row.texts.append(found.text)
         if self.is_spoken and spoken:
-            row.spoken.append(self.translator.speak(found.units))
+            said = found.speech
+            row.spoken.append(self.translator.speak(found.units) if said is None else said)
 
     def scores(self, row: Row) -> dict[str, Any]:
         """Return what a row is worth; scores that need what is not there are null."""

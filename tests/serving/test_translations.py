@@ -232,6 +232,17 @@ def test_known_utterances_are_a_head_of_their_own(recording, waveform, tmp_path)
         assert server.post(recording, to=URL, head="retrieval", response_format="vtt").text
 
 
+def test_known_utterances_that_are_damaged_stop_no_other_head(recording, tmp_path):
+    folder = bundle(tmp_path)
+    (folder / "retrieval").mkdir()
+    (folder / "retrieval" / "known.json").write_text("{}", encoding="utf-8")
+    with running(translator=ServedTranslator(load(folder), "r", chunk_seconds=0.32)) as server:
+        assert server.client.get("/health").json()["translates"]["heads"] == ["translator"]
+        assert server.post(recording, to=URL).status_code == 200
+        answer = server.post(recording, to=URL, head="retrieval")
+        assert answer.status_code == 400 and "log says why" in answer.json()["error"]["message"]
+
+
 def test_a_dropped_request_stops_its_work(translator, recording, monkeypatch):
     file_translator = translator.of_files("translator")
     calls, go_on = [], []
