@@ -14,6 +14,7 @@ to the true one (by edits), which are not heard: what is left to gain.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,20 @@ from torch import Tensor
 
 from speechjepa.data.pairs import Pair, pair_utterances
 from speechjepa.data.readers import read_corpus
-from speechjepa.inference.model import SpeechModel, load
+from speechjepa.inference.model import SpeechModel
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.inference.retrieval import MAX_CHANNELS, Known, Retrieval, steps_of
 from speechjepa.inference.units import extract_frames, frame_rate
 from speechjepa.metrics.translation import bleu, chrf
-from speechjepa.models.bundle import Bundle, build_encoder
 from speechjepa.models.shipped import shipped_version
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.workflow.record import make_record, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # run as a program
+    sys.path.insert(0, str(ROOT))
+
+from tools.benchmark_units import encoders  # noqa: E402
 
 DIRECTIONS = (("en", "es"), ("es", "en"))
 PARTS = 4
@@ -118,16 +124,6 @@ def main() -> None:
         rows=rows,
     )
     write_json(args.output, record)
-
-
-def encoders(asked: Sequence[str]) -> dict[str, SpeechModel]:
-    """Return what is measured, by name."""
-    shipped = load("shipped")
-    torch.manual_seed(SEED)
-    fresh = SpeechModel(Bundle(encoder=build_encoder(shipped.bundle.encoder.config)))  # type: ignore[arg-type]
-    named = [text.partition("=")[::2] for text in asked]
-    loaded = {name: load(path) for name, path in named}
-    return {"log-mel": shipped, "shipped": shipped, "fresh": fresh, **loaded}
 
 
 def frames_of(
