@@ -10,14 +10,16 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import make_detector
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.inference.chunks import Chunk, ChunkConfig, speech_chunks
 from speechjepa.inference.decoding import DECODERS, Decoder
-from speechjepa.inference.retrieval import embed, load_retrieval
+from speechjepa.inference.retrieval import Match, Retrieval, embed, load_retrieval
 from speechjepa.inference.translator import SpeechTranslator, Translated
 
 if TYPE_CHECKING:
@@ -161,7 +163,9 @@ class FileTranslator:
             blocks: Consecutive pieces (S,) of the waveform at the model's rate.
         """
         waiting: list[Chunk] = []
-        most, number, said = 1, 0, 0  # the first one alone, so that it comes early
+        number = said = 0
+        # The first one alone, so that it comes early; what is retrieved may belong together.
+        most = MAX_WAITING if self._retrieval else 1
         chunks = speech_chunks(
             blocks,
             make_detector(self.config.vad),
@@ -219,11 +223,11 @@ class FileTranslator:
 
     def _described(self, chunks: Sequence[Chunk]) -> Iterator[tuple[dict[str, Any], Translated]]:
         rate = self.model.sample_rate
-        for chunk, (found, extra) in zip(chunks, self._translated(chunks), strict=True):
-            start = chunk.heard_from / rate
+        for heard, found, extra in self._translated(chunks):
+            start = heard[0].heard_from / rate
             segment: dict[str, Any] = {
-                "start": round(chunk.start / rate, 3),
-                "end": round(chunk.end / rate, 3),
+                "start": round(heard[0].start / rate, 3),
+                "end": round(heard[-1].end / rate, 3),
                 "text": found.text,
             }
             if self.translator.files.kind == "units":
@@ -243,19 +247,43 @@ class FileTranslator:
         segment["speech_end"] = round(end / rate, 3)
         return end
 
-    def _translated(self, chunks: Sequence[Chunk]) -> list[tuple[Translated, dict[str, Any]]]:
+    def _translated(
+        self, chunks: Sequence[Chunk]
+    ) -> Iterator[tuple[list[Chunk], Translated, dict[str, Any]]]:
+        """Yield translations in their order, each with the chunks that it is of."""
+        if self._retrieval is not None:
+            yield from self._retrieved(self._retrieval, chunks)
+            return
         waveforms = [chunk.samples for chunk in chunks if chunk.samples is not None]
-        if self._retrieval is None:
-            found = self.translator.translate(waveforms)
-            return [(one, {"score": round(one.score, 4)}) for one in found]
-        matches = []
-        for waveform in waveforms:
-            match = self._retrieval.find(embed(self.model, waveform, self._retrieval.layer))
+        for chunk, one in zip(chunks, self.translator.translate(waveforms), strict=True):
+            yield [chunk], one, {"score": round(one.score, 4)}
+
+    def _retrieved(
+        self, retrieval: Retrieval, chunks: Sequence[Chunk]
+    ) -> Iterator[tuple[list[Chunk], Translated, dict[str, Any]]]:
+        """Yield what is known of chunks, together where they are more like one known utterance.
+
+        A known utterance may have pauses that a recording is cut at.
+        """
+        groups: list[tuple[list[Chunk], Tensor, Match]] = []
+        for chunk in chunks:
+            assert chunk.samples is not None
+            steps = embed(self.model, chunk.samples, retrieval.layer)
+            match = retrieval.find(steps)
+            if groups:
+                before, earlier, had = groups[-1]
+                both = torch.cat([earlier, steps])
+                joined = retrieval.find(both)
+                apart = len(earlier) * had.confidence + len(steps) * match.confidence
+                if joined.confidence > apart / len(both):
+                    groups[-1] = ([*before, chunk], both, joined)
+                    continue
+            groups.append(([chunk], steps, match))
+        for heard, _, match in groups:
             known = match.known
+            speech = retrieval.speech(known) if self._speaks else None
             extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
-            speech = self._retrieval.speech(known) if self._speaks else None
-            matches.append((Translated(units=known.units, text=known.text, speech=speech), extra))
-        return matches
+            yield heard, Translated(units=known.units, text=known.text, speech=speech), extra
 
 
 def usual_seconds(model: SpeechModel) -> float:
