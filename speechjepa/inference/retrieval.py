@@ -100,7 +100,7 @@ class Retrieval:
         if not known or len(lengths) != len(known) or lengths.dtype != torch.int64:
             raise ValueError(f"{len(known)} utterances must have as many lengths, at least one")
         shapes = steps.dim(), mean.dim(), tuple(projection.shape)
-        if shapes != (2, 1, (len(mean), steps.shape[-1])):
+        if shapes != (2, 1, (len(mean), steps.shape[-1])) or not projection.numel():
             raise ValueError(
                 "`steps` (T, P), `mean` (D,) and `projection` (D, P) do not fit together: "
                 f"{[tuple(x.shape) for x in (steps, mean, projection)]}"
@@ -184,7 +184,7 @@ class Retrieval:
             speech: What says the translation of each known utterance, (S,) at 16 kHz; None = they
                 are spoken in units.
         """
-        folder = bundle / FOLDER
+        folder = bundle / f".{FOLDER}.unfinished"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         known = self.known
@@ -203,7 +203,10 @@ class Retrieval:
         entry = {"layer": self.layer, "known": [vars(one) for one in known]}
         text = json.dumps(entry, ensure_ascii=False)
         (folder / "known.json").write_text(text + "\n", encoding="utf-8")
-        return folder
+        place = bundle / FOLDER
+        if place.exists():
+            shutil.rmtree(place)
+        return folder.rename(place)
 
 
 def _write_speech(folder: Path, name: str, waveform: Float) -> str:
@@ -226,6 +229,8 @@ def load_retrieval(bundle: Path) -> Retrieval:
             utterance.
     """
     folder = bundle / FOLDER
+    if not folder.is_dir():
+        raise ModelError(f"{bundle}: holds no known utterances to retrieve")
     try:
         entry = json.loads((folder / "known.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
@@ -234,32 +239,30 @@ def load_retrieval(bundle: Path) -> Retrieval:
                 f"{folder}: was made by an earlier version, which kept too little of what it "
                 "knows: run the recipe again with --redo evaluate"
             )
-        known = [_known(row) for row in entry["known"]]
+        known = [_known(row, folder) for row in entry["known"]]
         steps, mean, projection = (
             tensors[name].float() for name in ("steps", "mean", "projection")
         )
         layer = entry["layer"]
-        if not isinstance(layer, int) or layer < 0:
+        if type(layer) is not int or layer < 0:
             raise ValueError(f"`layer` must be a number, but is {layer!r} instead")
         steps = _unit_length(steps).half()
         return Retrieval(known, steps, tensors["lengths"], mean, projection, layer, folder)
-    except FileNotFoundError:
-        raise ModelError(f"{bundle}: holds no known utterances to retrieve") from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise ModelError(f"{folder}: is damaged: {error}") from error
     except RecursionError:
         raise ModelError(f"{folder}: is damaged: known.json is nested too deeply") from None
 
 
-def _known(row: dict[str, Any]) -> Known:
+def _known(row: dict[str, Any], folder: Path) -> Known:
     """Return what known.json says of an utterance."""
     units, texts = row["units"], [row["text"], row.get("speech")]
     plain = isinstance(row["id"], str) and all(isinstance(x, str | None) for x in texts)
     if not plain or not all(type(unit) is int and unit >= 0 for unit in units):
         raise ValueError(f"known.json holds {str(row)[:200]}")
     speech = texts[1]
-    if speech is not None and Path(speech).name != speech:
-        raise ValueError(f"{speech!r} must be a file of the folder")
+    if speech is not None and (Path(speech).name != speech or not (folder / speech).is_file()):
+        raise ValueError(f"{speech!r} is no file of the folder")
     return Known(id=row["id"], units=tuple(units), text=row["text"], speech=speech)
 
 

@@ -29,6 +29,9 @@ GAP_SECONDS = 0.1
 """Between two translations that would else overlap."""
 MARGIN_SECONDS = 0.2
 """Silence kept on both sides of what is translated."""
+JOINED_SECONDS = 0.3
+"""Chunks that more silence parts are no pieces of one known utterance. (Of 13 prompts that were
+cut, pieces were 0.08 s apart at most: what they are cut at belongs to them.)"""
 MAX_WAITING = 8
 """Utterances that are translated at once."""
 USUAL_SECONDS = 8.0
@@ -162,10 +165,6 @@ class FileTranslator:
         Args:
             blocks: Consecutive pieces (S,) of the waveform at the model's rate.
         """
-        waiting: list[Chunk] = []
-        number = said = 0
-        # The first one alone, so that it comes early; what is retrieved may belong together.
-        most = MAX_WAITING if self._retrieval else 1
         chunks = speech_chunks(
             blocks,
             make_detector(self.config.vad),
@@ -173,21 +172,15 @@ class FileTranslator:
             hop=self.model.hop,
             rate=self.model.sample_rate,
         )
-        for chunk in itertools.chain(chunks, [None]):
-            if chunk is not None and chunk.samples is not None:
-                waiting.append(chunk)
-            if len(waiting) < (most if chunk is not None else 1):
-                continue
-            for segment, found in self._described(waiting):
-                segment = {"id": number, **segment}
-                spoken = np.zeros(0, np.float32)
-                if self._speaks:
-                    said_so = found.speech
-                    spoken = self.translator.speak(found.units) if said_so is None else said_so
-                    said = self._place(segment, len(spoken), said)
-                number += 1
-                yield segment, spoken
-            waiting, most = [], min(2 * most, MAX_WAITING)
+        said = 0
+        for number, (heard, found, extra) in enumerate(self._translated(chunks)):
+            segment = {"id": number, **self._described(heard, found), **extra}
+            spoken = np.zeros(0, np.float32)
+            if self._speaks:
+                known = found.speech
+                spoken = self.translator.speak(found.units) if known is None else known
+                said = self._place(segment, len(spoken), said)
+            yield segment, spoken
 
     def result(self, segments: list[dict[str, Any]], duration: float) -> dict[str, Any]:
         """Return what `translate` does of all segments, but for `speech`."""
@@ -221,20 +214,19 @@ class FileTranslator:
     def _speaks(self) -> bool:
         return self.translator.has_voice
 
-    def _described(self, chunks: Sequence[Chunk]) -> Iterator[tuple[dict[str, Any], Translated]]:
+    def _described(self, heard: Sequence[Chunk], found: Translated) -> dict[str, Any]:
         rate = self.model.sample_rate
-        for heard, found, extra in self._translated(chunks):
-            start = heard[0].heard_from / rate
-            segment: dict[str, Any] = {
-                "start": round(heard[0].start / rate, 3),
-                "end": round(heard[-1].end / rate, 3),
-                "text": found.text,
-            }
-            if self.translator.files.kind == "units":
-                segment["units"] = list(found.units)
-                if found.times is not None:
-                    segment["times"] = [round(start + t, 3) for t in found.times]
-            yield segment | extra, found
+        segment: dict[str, Any] = {
+            "start": round(heard[0].start / rate, 3),
+            "end": round(heard[-1].end / rate, 3),
+            "text": found.text,
+        }
+        if self.translator.files.kind == "units":
+            segment["units"] = list(found.units)
+            if found.times is not None:
+                start = heard[0].heard_from / rate
+                segment["times"] = [round(start + t, 3) for t in found.times]
+        return segment
 
     def _place(self, segment: dict[str, Any], length: int, said: int) -> int:
         """Write down when so many samples are said, after so many; return where they end."""
@@ -248,42 +240,61 @@ class FileTranslator:
         return end
 
     def _translated(
-        self, chunks: Sequence[Chunk]
+        self, chunks: Iterable[Chunk]
     ) -> Iterator[tuple[list[Chunk], Translated, dict[str, Any]]]:
         """Yield translations in their order, each with the chunks that it is of."""
         if self._retrieval is not None:
             yield from self._retrieved(self._retrieval, chunks)
             return
-        waveforms = [chunk.samples for chunk in chunks if chunk.samples is not None]
-        for chunk, one in zip(chunks, self.translator.translate(waveforms), strict=True):
-            yield [chunk], one, {"score": round(one.score, 4)}
+        waiting: list[Chunk] = []
+        most = 1  # the first one alone, so that it comes early
+        for chunk in itertools.chain(chunks, [None]):
+            if chunk is not None and chunk.samples is not None:
+                waiting.append(chunk)
+            if len(waiting) < (most if chunk is not None else 1):
+                continue
+            waveforms = [one.samples for one in waiting if one.samples is not None]
+            for one, found in zip(waiting, self.translator.translate(waveforms), strict=True):
+                yield [one], found, {"score": round(found.score, 4)}
+            waiting, most = [], min(2 * most, MAX_WAITING)
 
     def _retrieved(
-        self, retrieval: Retrieval, chunks: Sequence[Chunk]
+        self, retrieval: Retrieval, chunks: Iterable[Chunk]
     ) -> Iterator[tuple[list[Chunk], Translated, dict[str, Any]]]:
         """Yield what is known of chunks, together where they are more like one known utterance.
 
-        A known utterance may have pauses that a recording is cut at.
+        A known utterance may have pauses that a recording is cut at; chunks that a longer silence
+        parts are never one.
         """
-        groups: list[tuple[list[Chunk], Tensor, Match]] = []
+        most = round(JOINED_SECONDS * self.model.sample_rate)
+        begun: tuple[list[Chunk], Tensor, Match] | None = None
         for chunk in chunks:
-            assert chunk.samples is not None
+            if begun and chunk.samples is None and chunk.end - begun[0][-1].end > most:
+                yield begun[0], *self._known(retrieval, begun[2])
+                begun = None
+            if chunk.samples is None:
+                continue
             steps = embed(self.model, chunk.samples, retrieval.layer)
-            match = retrieval.find(steps)
-            if groups:
-                before, earlier, had = groups[-1]
-                both = torch.cat([earlier, steps])
-                joined = retrieval.find(both)
-                apart = len(earlier) * had.confidence + len(steps) * match.confidence
-                if joined.confidence > apart / len(both):
-                    groups[-1] = ([*before, chunk], both, joined)
-                    continue
-            groups.append(([chunk], steps, match))
-        for heard, _, match in groups:
-            known = match.known
-            speech = retrieval.speech(known) if self._speaks else None
-            extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
-            yield heard, Translated(units=known.units, text=known.text, speech=speech), extra
+            alone = retrieval.find(steps)
+            if begun:
+                heard, earlier, had = begun
+                if chunk.start - heard[-1].end <= most:
+                    both = torch.cat([earlier, steps])
+                    joined = retrieval.find(both)
+                    apart = len(earlier) * had.confidence + len(steps) * alone.confidence
+                    if joined.confidence > apart / len(both):
+                        begun = ([*heard, chunk], both, joined)
+                        continue
+                yield heard, *self._known(retrieval, had)
+            begun = ([chunk], steps, alone)
+        if begun:
+            yield begun[0], *self._known(retrieval, begun[2])
+
+    def _known(self, retrieval: Retrieval, match: Match) -> tuple[Translated, dict[str, Any]]:
+        known = match.known
+        speech = retrieval.speech(known) if self._speaks else None
+        extra = {"retrieved": known.id, "confidence": round(match.confidence, 4)}
+        return Translated(units=known.units, text=known.text, speech=speech), extra
 
 
 def usual_seconds(model: SpeechModel) -> float:

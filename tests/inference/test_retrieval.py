@@ -182,17 +182,17 @@ def test_known_translations_are_said_by_their_recordings(speech, tmp_path) -> No
     with pytest.raises(ModelError, match="is damaged.*000000.opus"):
         model.translate(path, head="retrieval")
     text = (folder / "known.json").read_text(encoding="utf-8")
-    text = text.replace('"000000.opus"', '"../a.wav"')
-    (folder / "known.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ModelError, match="must be a file of the folder"):
-        model.translate(path, head="retrieval")
+    for name in ("../a.wav", "..", "", "absent.opus", str(path)):
+        (folder / "known.json").write_text(text.replace("000000.opus", name), encoding="utf-8")
+        with pytest.raises(ModelError, match="is no file of the folder"):
+            model.translate(path, head="retrieval")
     Retrieval.fit(known, steps, 1).save(tmp_path / "b")  # in units again; nothing of before stays
     assert sorted(file.name for file in folder.iterdir()) == ["known.json", "model.safetensors"]
     assert model.translate(path, head="retrieval")["segments"][0]["units"] == [1, 2, 3]
 
 
 def test_pieces_of_one_known_utterance_are_one_segment(tmp_path, monkeypatch) -> None:
-    """Sounds 0 to 5 are known as one utterance, 6 and 7 as another; a sound lasts a second."""
+    """Sounds 0 to 5 are known as one utterance, 6 and 7 as another; pieces last a second."""
     model = load(bundle(tmp_path / "b"))
     sounds = torch.eye(8)
     identity = (torch.zeros(8), torch.eye(8))
@@ -205,14 +205,34 @@ def test_pieces_of_one_known_utterance_are_one_segment(tmp_path, monkeypatch) ->
     monkeypatch.setattr(
         "speechjepa.inference.translate.embed", lambda model, x, layer: sounds[said[len(x)]]
     )
-    pieces = [
-        Chunk(16000 * n, 16000 * (n + 1), 16000 * n, np.zeros(size, np.float32))
-        for n, size in enumerate((2, 3, 4, 6, 7))
+
+    def found(*pieces: tuple[float, int]) -> list[tuple[float, float, str, float]]:
+        chunks, now = [], 0
+        for begin, size in pieces:
+            start = round(16000 * begin)
+            if start > now:
+                chunks.append(Chunk(now, start, now, None))
+            now = start + 16000
+            chunks.append(Chunk(start, now, start, np.zeros(size, np.float32)))
+        monkeypatch.setattr("speechjepa.inference.translate.speech_chunks", lambda *a, **k: chunks)
+        segments = [segment for segment, _ in translator.segments([])]
+        assert [segment["id"] for segment in segments] == list(range(len(segments)))
+        return [(s["start"], s["end"], s["retrieved"], s["confidence"]) for s in segments]
+
+    exactly = pytest.approx(1.0, abs=1e-3)
+    whole = ((0.0, 2), (1.08, 3), (2.0, 4))
+    assert found(*whole, (3.0, 6), (4.0, 7)) == [
+        (0.0, 3.0, "long", exactly),
+        (3.0, 4.0, "short", exactly),  # what is said twice is two utterances
+        (4.0, 5.0, "short", exactly),
     ]
-    segments = [segment for segment, _ in translator._described(pieces)]
-    assert [(s["start"], s["end"], s["retrieved"]) for s in segments] == [
-        (0.0, 3.0, "long"),
-        (3.0, 4.0, "short"),  # what is said twice is two utterances
-        (4.0, 5.0, "short"),
+    # Ten others before it change nothing; what is said again after a second is another one.
+    many = [(2.0 * n, 6) for n in range(10)]
+    again = [(20 + begin, size) for begin, size in whole]
+    later = [(24 + begin, size) for begin, size in whole]
+    assert found(*many, *again, *later)[10:] == [
+        (20.0, 23.0, "long", exactly),
+        (24.0, 27.0, "long", exactly),
     ]
-    assert [s["confidence"] for s in segments] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert [s[2] for s in found((0.0, 2), (1.5, 3))] == ["long", "long"]  # too far apart
+    assert len(found((0.0, 2), (1.2, 3))) == 1
