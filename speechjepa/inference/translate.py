@@ -177,8 +177,8 @@ class FileTranslator:
             segment = {"id": number, **self._described(heard, found), **extra}
             spoken = np.zeros(0, np.float32)
             if self._speaks:
-                known = found.speech
-                spoken = self.translator.speak(found.units) if known is None else known
+                recorded = found.speech
+                spoken = self.translator.speak(found.units) if recorded is None else recorded
                 said = self._place(segment, len(spoken), said)
             yield segment, spoken
 

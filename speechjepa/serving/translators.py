@@ -39,11 +39,11 @@ class ServedTranslator:
         self.translator = SpeechTranslator(model)
         if self.speaks:
             self.sample_rate = self.translator.voice.sample_rate  # read now, not by a request
-        self._by_head = {"translator": self._of_files("translator")}
+        self._by_head = {"translator": self._file_translator("translator")}
         self._no_retrieval = "has no known utterances to retrieve"
         if (self.translator.folder / "retrieval").is_dir():
             try:
-                self._by_head["retrieval"] = self._of_files("retrieval")
+                self._by_head["retrieval"] = self._file_translator("retrieval")
             except ModelError as error:  # it can still translate
                 self._no_retrieval = "cannot retrieve: the server's log says why"
                 logger.warning("%s is served without the head retrieval: %s", name, error)
@@ -54,7 +54,7 @@ class ServedTranslator:
         """Whether translations are spoken."""
         return self.translator.has_voice
 
-    def _of_files(self, head: str) -> FileTranslator:
+    def _file_translator(self, head: str) -> FileTranslator:
         return FileTranslator(self.model, TranslateConfig(head=head), self.translator)
 
     def of_files(self, head: str) -> FileTranslator:

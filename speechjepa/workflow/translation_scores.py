@@ -193,9 +193,9 @@ class Scorer:
         row = Row()
         begin = time.perf_counter()
         for waveform in self.waveforms:
-            known_one = retrieval.find(embed(self.model, waveform, layer)).known
-            speech = retrieval.speech(known_one) if self.is_spoken else None
-            found = Translated(units=known_one.units, text=known_one.text, speech=speech)
+            nearest = retrieval.find(embed(self.model, waveform, layer)).known
+            speech = retrieval.speech(nearest) if self.is_spoken else None
+            found = Translated(units=nearest.units, text=nearest.text, speech=speech)
             self._add(row, found)
         row.seconds = time.perf_counter() - begin
         return row
