@@ -2,7 +2,9 @@
 
     speechjepa run recipes/pretrained/tiny.yaml --data-root DATA
     speechjepa run recipes/pretrained/tiny_varied.yaml --data-root DATA
-    python tools/ship_encoder.py runs/pretrained-tiny runs/pretrained-tiny-varied
+    speechjepa run recipes/pretrained/tiny_voices.yaml --data-root DATA
+    python tools/ship_encoder.py runs/pretrained-tiny runs/pretrained-tiny-varied \
+        runs/pretrained-tiny-voices
 
 Weights are stored in bfloat16; everything that is not trained (window, mel filters) in float32.
 """
@@ -18,9 +20,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from speechjepa.data.synthetic.recorded_voices import VOICES
 from speechjepa.models.bundle import (
     WEIGHTS_FILE,
-    Bundle,
     load_bundle,
     num_parameters,
     save_bundle,
@@ -31,24 +33,33 @@ from speechjepa.nn.tensor_files import save_tensors
 ROOT = Path(__file__).resolve().parent.parent
 LICENCE = "CC BY-SA 4.0"
 MAX_BYTES = 12_000_000
+LESSONS = ("first_phones", "second_phones", "finetune")
+"""What the bundle calls the lessons in phones."""
 
 
 def main() -> None:
     """Write the asset."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("first", type=Path, help="run folder of recipes/pretrained/tiny.yaml")
-    parser.add_argument("run", type=Path, help="run folder of tiny_varied.yaml, begun from it")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        help="run folders of tiny.yaml, tiny_varied.yaml and tiny_voices.yaml, each begun from the "
+        "one before; instead of the first two, the folder of an encoder that shipped",
+    )
     parser.add_argument("--departures", default="", help="how these weights were made otherwise")
     parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
     options = parser.parse_args()
-    run: Path = options.run
-    first = load_bundle(options.first / "finetune" / "bundle")
-    source = load_bundle(run / "finetune" / "bundle")
-    stages = {
-        "pretrain": _settings(source, "pretrain"),
-        "first_phones": _settings(first, "finetune"),
-        "finetune": _settings(source, "finetune"),
-    }
+    run: Path = options.runs[-1]
+    stages: dict[str, Any] = {}
+    for folder in options.runs:
+        shipped = (folder / CHECKSUM_FILE).is_file()
+        source = load_bundle(folder if shipped else folder / "finetune" / "bundle")
+        stages = _with_lessons(stages, source.training)
+    if stages.keys() != {"pretrain", *LESSONS}:
+        raise SystemExit(
+            f"{', '.join(map(str, options.runs))}: not three lessons after pretraining"
+        )
     if source.ctc is None:
         raise SystemExit(f"{run}: holds no head of phones")
     source.training, source.licence, source.results = stages, LICENCE, {}
@@ -67,9 +78,17 @@ def main() -> None:
     print(f"{folder}: {size / 1e6:.1f} MB, {digest}")
 
 
-def _settings(bundle: Bundle, stage: str) -> dict[str, Any]:
-    """Return what a bundle says about a stage, without where things were on this machine."""
-    return {key: value for key, value in bundle.training[stage].items() if key != "init"}
+def _with_lessons(stages: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    """Return the stages so far and those that a bundle tells of, in the order of learning, without
+    where things were on this machine."""
+    # A run remembers what it began from, but for the lesson that its own took the place of.
+    names = ("finetune",) if stages else LESSONS
+    told = [training[name] for name in names if name in training]
+    lessons = [stages[name] for name in LESSONS if name in stages]
+    lessons += [{key: value for key, value in stage.items() if key != "init"} for stage in told]
+    pretrain = stages.get("pretrain") or training["pretrain"]
+    pretrain = {key: value for key, value in pretrain.items() if key != "init"}
+    return {"pretrain": pretrain, **dict(zip(LESSONS, lessons, strict=False))}
 
 
 def shrink(path: Path, parameters: set[str]) -> str:
@@ -86,9 +105,11 @@ def model_card(
     stages: dict[str, Any], parameters: int, phone_error: float, digest: str, departures: str
 ) -> str:
     """Return the model card: data, licence, how it was made, figures."""
-    pretrain, first, second = (stages[k] for k in ("pretrain", "first_phones", "finetune"))
+    pretrain, first, second, third = (stages[name] for name in ("pretrain", *LESSONS))
     figures = "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
+    languages = len({voice.language for voice in VOICES.values()})
+    voices = ", ".join(sorted({voice.package for voice in VOICES.values()}))
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
 {parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
@@ -101,8 +122,8 @@ language that are also such symbols from them.
 
 ## How it was made
 
-`speechjepa run` with `recipes/pretrained/tiny.yaml` and `tiny_varied.yaml`, then
-`tools/ship_encoder.py`:
+`speechjepa run` with `recipes/pretrained/tiny.yaml`, `tiny_varied.yaml` and `tiny_voices.yaml`,
+then `tools/ship_encoder.py`:
 
 1. JEPA with an EMA teacher and an anchor of MFCC clusters: {pretrain["minutes"]:.0f} minutes on
    one CPU core, {pretrain["steps"]} steps, {pretrain["audio_hours_seen"]:.0f} hours of audio heard,
@@ -112,27 +133,34 @@ language that are also such symbols from them.
 3. The same for {second["minutes"]:.0f} minutes on {second["label_minutes"] / 60:.1f} hours: other
    synthetic speech, three quarters of its utterances invented words, in voices, rooms and by
    equipment that differ far more; and the prompts.
+4. The same for {third["minutes"]:.0f} minutes on {third["label_minutes"] / 60:.1f} hours: that, and
+   what {len(VOICES)} voices say that were made of recordings of people.
 {departures}
-**Stages 2 and 3 are supervised**: the phones are espeak-ng's reading of what its voices say, and of
-the transcripts of the recorded prompts. Phone error rate on such varied speech by voices that it
-never heard: {100 * phone_error:.1f} %.
+**Stages 2 to 4 are supervised**: the phones are espeak-ng's reading of what synthesisers say, and
+of the transcripts of the recorded prompts. Phone error rate on the speech of stage 3 by voices that
+it never heard: {100 * phone_error:.1f} %.
 
 ## Data
 
 | Corpus | Used in | Licence |
 | --- | --- | --- |
-| Synthetic speech in 40 languages, rooms and noise added | 1, 2, 3 | espeak-ng's voices |
+| Synthetic speech in 40 languages, rooms and noise added | 1, 2, 3, 4 | espeak-ng's voices |
+| Synthetic speech in {languages} languages, the same added | 4 | below |
 | Wyandot words and phrases | 1 | CC0 |
 | Spoken English digits, six speakers | 1 | CC BY-SA 4.0 |
-| English and Spanish telephone prompts | 1, 2, 3 | CC BY-SA 3.0 |
+| English and Spanish telephone prompts | 1, 2, 3, 4 | CC BY-SA 3.0 |
 | Portuguese telephone prompts | 1 | CC BY-SA 3.0 |
+
+The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of Debian:
+{voices}. All may be used, changed and sold: BSD-like, LGPL, GPL or (Pico, whose sources are not
+there) Apache 2.0. MBROLA's, of which there are far more, may not.
 
 No Mboshi and no Cherokee audio.
 
 ## Licence
 
 {LICENCE}. Attribution: Free Spoken Digit Dataset; the recorded telephone prompts of Asterisk;
-the Wyandot recordings; the voices of espeak-ng.
+the Wyandot recordings; the voices of espeak-ng, Festival, Flite and SVOX Pico.
 
 ## Figures
 

@@ -15,6 +15,12 @@ from pathlib import Path
 from speechjepa.data.readers import read_corpus, write_manifest
 from speechjepa.data.synthetic.corpus import SyntheticCorpus, make_corpus
 from speechjepa.data.synthetic.espeak import phonemes
+from speechjepa.data.synthetic.recorded_voices import (
+    VOICES,
+    RecordedVoiceCorpus,
+    make_recorded_voice_corpus,
+    missing_packages,
+)
 from speechjepa.data.synthetic.text import LANGUAGES
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import SpeechJepaError
@@ -32,6 +38,8 @@ VARIED = SyntheticCorpus(
     seed=1,
 )
 """What the second lesson in phones is learnt from (tiny_varied.yaml)."""
+VOICE_MINUTES = 30.0
+"""Of each voice that was made of recordings of a person, for tiny_voices.yaml."""
 RECORDED = {"prompts-en": "en-us", "prompts-es": "es"}
 """Recorded corpora with text whose licence allows shipping, and who reads them for espeak-ng."""
 
@@ -47,6 +55,14 @@ def main() -> int:
         workers = min(os.cpu_count() or 1, 8)
         write_phones(folder, "synthetic", SETTINGS, "phones", workers)
         write_phones(folder, "varied", VARIED, "varied", workers)
+        missing = missing_packages()
+        if missing:
+            logging.warning(
+                "No voices of people, which tiny_voices.yaml needs; on Debian: apt install %s",
+                " ".join(missing),
+            )
+        else:
+            write_voices(folder, workers)
     except SpeechJepaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,6 +89,32 @@ def write_phones(
             for recorded, language in RECORDED.items():
                 found += spoken(read_corpus(folder.parent / recorded / split), language)
         write_manifest(found, folder / f"{name}-{split}.jsonl", overwrite=True)
+
+
+def write_voices(folder: Path, workers: int) -> None:
+    """Make the corpus of voices of people, and the manifests of the third lesson.
+
+    `voices-train.jsonl` holds it and what the second lesson holds; `voices-dev.jsonl` is that of
+    the second lesson.
+
+    Args:
+        folder: Of the corpora; what was recorded lies beside it.
+        workers: Processes that synthesise.
+    """
+    texts = [item.text or "" for item in read_corpus(folder.parent / "prompts-en" / "train")]
+    words = sorted(set(re.findall(r"[a-z']{2,}", " ".join(texts).lower())))
+    settings = RecordedVoiceCorpus(minutes=VOICE_MINUTES, words=tuple(words))
+    made = make_recorded_voice_corpus(folder / "voices", settings, num_workers=workers)
+    of_voices = read_corpus(made / "train")
+    found = [
+        said
+        for name, voice in VOICES.items()
+        for said in spoken([item for item in of_voices if item.speaker == name], voice.espeak)
+    ]
+    found += read_corpus(folder / "varied-train.jsonl")
+    write_manifest(found, folder / "voices-train.jsonl", overwrite=True)
+    dev = read_corpus(folder / "varied-dev.jsonl")
+    write_manifest(dev, folder / "voices-dev.jsonl", overwrite=True)
 
 
 def spoken(utterances: list[Utterance], language: str | None) -> list[Utterance]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -216,7 +217,7 @@ def _word_times(events: list[_Heard], total: float, per_second: float) -> list[W
     """
     starts = [index for index, event in enumerate(events) if event.phoneme is None]
     words = []
-    for first, behind in zip(starts, [*starts[1:], len(events)], strict=True):
+    for first, behind in itertools.pairwise([*starts, len(events)]):
         word, sounds = events[first], events[first + 1 : behind]
         begin = next((s for s in sounds if s.phoneme and not s.phoneme.startswith(_PAUSE)), word)
         pauses = [

@@ -202,6 +202,24 @@ def express(meaning: Meaning, language: str) -> Sentence | None:
     return Sentence(meaning.key, ", ".join(clauses), text)
 
 
+def words_of_locale(code: str) -> list[str]:
+    """Return words of CLDR's names of countries, languages, months and days.
+
+    For languages that num2words does not know, which `LANGUAGES` therefore lacks.
+
+    Args:
+        code: Of a locale of babel.
+
+    Raises:
+        DataError: `babel` is missing.
+    """
+    locale = _package("babel").Locale.parse(code)
+    dates = [*locale.days["format"]["wide"].values(), *locale.months["format"]["wide"].values()]
+    scripts = _scripts(" ".join(dates))
+    words = " ".join([*locale.territories.values(), *locale.languages.values(), *dates]).split()
+    return sorted({word for word in words if _plain(word) and _scripts(word) <= scripts})
+
+
 @lru_cache(maxsize=64)
 def _speaker(language: str) -> _Speaker:
     if language not in LANGUAGES:

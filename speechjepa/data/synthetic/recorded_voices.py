@@ -1,0 +1,289 @@
+"""Speech by voices that were made of recordings of people: those of Festival, Flite and SVOX Pico.
+
+espeak-ng speaks many languages by one model of the vocal tract; these voices speak few, but are
+joined of, or trained on, what people said. The programs are run as commands, and have to be
+installed (Debian: the packages in `VOICES`, and `festival`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speechjepa.data.synthetic.acoustics import WIDE, disturb
+from speechjepa.data.synthetic.corpus import (
+    plain_json,
+    stored_settings,
+    write_json,
+    written_whole,
+)
+from speechjepa.data.synthetic.espeak import SAMPLE_RATE
+from speechjepa.data.synthetic.invented import NUM_WORDS, WordInventor
+from speechjepa.data.synthetic.text import LANGUAGES, words_of_locale
+from speechjepa.errors import DataError
+from speechjepa.progress import track
+
+
+class RecordedVoice(NamedTuple):
+    """A voice of Festival or Flite."""
+
+    language: str
+    """ISO 639."""
+    espeak: str
+    """Who reads its texts in phones: a language of espeak-ng."""
+    package: str
+    """Debian's; what is neither "flite" nor "libttspico-utils" is a voice of Festival."""
+    encoding: str = "utf-8"
+    """Of what Festival is given."""
+    spelt: bool = True
+    """Whether both read any word by the same rules; otherwise only known words are said."""
+
+
+VOICES = {
+    "upc_ca_ona_hts": RecordedVoice("ca", "ca", "festvox-ca-ona-hts", "iso-8859-15"),
+    "czech_dita": RecordedVoice("cs", "cs", "festvox-czech-dita", "iso-8859-2"),
+    "czech_krb": RecordedVoice("cs", "cs", "festvox-czech-krb", "iso-8859-2"),
+    "czech_machac": RecordedVoice("cs", "cs", "festvox-czech-machac", "iso-8859-2"),
+    "czech_ph": RecordedVoice("cs", "cs", "festvox-czech-ph", "iso-8859-2"),
+    "kal_diphone": RecordedVoice("en", "en-us", "festvox-kallpc16k", spelt=False),
+    "ked_diphone": RecordedVoice("en", "en-us", "festvox-kdlpc16k", spelt=False),
+    "cmu_us_slt_arctic_hts": RecordedVoice("en", "en-us", "festvox-us-slt-hts", spelt=False),
+    "hy_fi_mv_diphone": RecordedVoice("fi", "fi", "festvox-suopuhe-mv", "iso-8859-1"),
+    "suo_fi_lj_diphone": RecordedVoice("fi", "fi", "festvox-suopuhe-lj", "iso-8859-1"),
+    "hindi_NSK_diphone": RecordedVoice("hi", "hi", "festvox-hi-nsk"),
+    "lp_diphone": RecordedVoice("it", "it", "festvox-italp16k", "iso-8859-1"),
+    "pc_diphone": RecordedVoice("it", "it", "festvox-itapc16k", "iso-8859-1"),
+    "marathi_NSK_diphone": RecordedVoice("mr", "mr", "festvox-mr-nsk"),
+    "msu_ru_nsh_clunits": RecordedVoice("ru", "ru", "festvox-ru", spelt=False),
+    "telugu_NSK_diphone": RecordedVoice("te", "te", "festvox-te-nsk"),
+    "awb": RecordedVoice("en", "en-gb-scotland", "flite", spelt=False),
+    "rms": RecordedVoice("en", "en-us", "flite", spelt=False),
+    "slt": RecordedVoice("en", "en-us", "flite", spelt=False),
+    "de-DE": RecordedVoice("de", "de", "libttspico-utils"),
+    "en-GB": RecordedVoice("en", "en-gb", "libttspico-utils", spelt=False),
+    "en-US": RecordedVoice("en", "en-us", "libttspico-utils", spelt=False),
+    "es-ES": RecordedVoice("es", "es", "libttspico-utils"),
+    "fr-FR": RecordedVoice("fr", "fr-fr", "libttspico-utils"),
+    "it-IT": RecordedVoice("it", "it", "libttspico-utils"),
+}
+"""By the name that the program has for it."""
+
+INVENTED_SHARE = 0.75
+"""Of the utterances of voices that read by rules."""
+_STRETCH, _FORMANT_RATIO = (0.6, 1.4), (0.85, 1.18)
+_BATCH = 10
+"""Utterances that Festival is started for: on some it ends at once (SIGSEGV), with the rest."""
+_MOST_SILENT = 10
+"""Batches in a row without a sound, before a voice is given up."""
+_TIMEOUT_SECONDS = 120
+_COMMANDS = {"flite": "flite", "libttspico-utils": "pico2wave"}
+"""Of the packages that are programs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedVoiceCorpus:
+    """What a corpus of such voices holds; the same settings and programs give the same files."""
+
+    voices: tuple[str, ...] = tuple(VOICES)
+    """Names in `VOICES`."""
+    minutes: float = 20.0
+    """Audio of each voice (minutes)."""
+    words: tuple[str, ...] = ()
+    """More words for the voices of English, which say known ones only."""
+    seed: int = 0
+    """Of texts, manners and disturbances."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.voices) - VOICES.keys())
+        if unknown:
+            raise DataError(f"`voices` must be among {', '.join(VOICES)}, but has {unknown}.")
+
+
+class _Said(NamedTuple):
+    """One utterance to speak."""
+
+    id: str
+    text: str
+    stretch: float
+
+
+def make_recorded_voice_corpus(
+    folder: str | os.PathLike[str], settings: RecordedVoiceCorpus, *, num_workers: int = 2
+) -> Path:
+    """Write a corpus with one split, `<folder>/train`, as `make_corpus` does.
+
+    Args:
+        folder: Where to write; absent, or such a corpus, which is left alone if its settings are
+            the same and replaced otherwise.
+        settings: What to write.
+        num_workers: Processes.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: A program or voice is not installed, or `folder` holds something else.
+    """
+    folder = Path(folder).absolute()
+    wanted = plain_json(dataclasses.asdict(settings))
+    if folder.exists() and stored_settings(folder) == wanted:
+        return folder
+    missing = missing_packages(settings.voices)
+    if missing:
+        raise DataError(f"voices are missing; on Debian: apt install {' '.join(missing)}")
+    with written_whole(folder) as partial:
+        (partial / "train" / "audio").mkdir(parents=True)
+        jobs = [(partial / "train", voice, settings) for voice in settings.voices]
+        context = get_context("spawn")
+        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+            made = track(pool.map(_speak_voice, jobs), "Synthesising voices", total=len(jobs))
+            rows = [row for of_voice in made for row in of_voice]
+        with open(partial / "train" / "metadata.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        minutes = round(sum(row["duration"] for row in rows) / 60.0, 2)
+        total = {"utterances": len(rows), "minutes": minutes}
+        write_json(partial / "corpus.json", {"settings": wanted, "splits": {"train": total}})
+    return folder
+
+
+def missing_packages(voices: Sequence[str] = tuple(VOICES)) -> list[str]:
+    """Return what has to be installed on Debian before these names of `VOICES` can speak."""
+    missing = sorted({VOICES[name].package for name in voices if not _is_installed(name)})
+    of_festival = [package for package in missing if package not in _COMMANDS]
+    return ["festival", *missing] if of_festival else missing
+
+
+def _is_installed(name: str) -> bool:
+    if VOICES[name].package in _COMMANDS:
+        return shutil.which(_COMMANDS[VOICES[name].package]) is not None
+    listed = "(print (voice.list))"
+    return shutil.which("festival") is not None and name in _run(["festival", "--pipe"], listed)
+
+
+def _run(command: list[str], given: str = "") -> str:
+    """Return what a command writes; it may fail, which shows in what it leaves undone."""
+    try:
+        done = subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout
+
+
+def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, Any]]:
+    """Write audio of one voice until there is enough; return its rows."""
+    import soundfile
+
+    split, name, settings = job
+    voice = VOICES[name]
+    known = set(settings.words) if voice.language == "en" else set()
+    if voice.language in LANGUAGES:
+        inventor = WordInventor.of_language(voice.language, settings.seed)
+        inventor = WordInventor({*inventor.words, *known})
+    else:
+        inventor = WordInventor(words_of_locale(voice.language))
+    rows: list[dict[str, Any]] = []
+    seconds, silent, first = 0.0, 0, 0
+    while seconds < 60.0 * settings.minutes:
+        batch = []
+        for number in range(first, first + _BATCH):
+            said_id = f"{name}-{number:05d}"
+            draw = random.Random(f"{settings.seed}/words/{said_id}")
+            if voice.spelt and draw.random() < INVENTED_SHARE:
+                text = inventor.utterance(draw)
+            else:
+                text = " ".join(draw.choices(inventor.words, k=draw.choice(NUM_WORDS)))
+            batch.append(_Said(said_id, text, draw.uniform(*_STRETCH)))
+        first += _BATCH
+        before = len(rows)
+        for said, spoken in zip(batch, _speak(name, batch), strict=True):
+            if spoken is None:
+                continue
+            waveform = _vary(*spoken, settings.seed, said)
+            path = split / "audio" / f"{said.id}.flac"
+            soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+            duration = round(len(waveform) / SAMPLE_RATE, 4)
+            seconds += duration
+            rows.append(
+                {
+                    "file_name": f"audio/{path.name}",
+                    "duration": duration,
+                    "id": said.id,
+                    "speaker": name,
+                    "lang": voice.language,
+                    "text": said.text,
+                }
+            )
+        silent = silent + 1 if len(rows) == before else 0
+        if silent == _MOST_SILENT:
+            raise DataError(f"The voice {name!r} says nothing for {batch[0].text!r}.")
+    return rows
+
+
+def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | None]:
+    """Return samples and their rate of each; None where the voice cannot say it."""
+    import soundfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number}.wav" for number in range(len(batch))]
+        if VOICES[name].package in _COMMANDS:
+            for said, path in zip(batch, paths, strict=True):
+                _run(_command(name, said, path))
+        else:
+            script = Path(folder) / "speak.scm"
+            lines = [f"(voice_{name})"]
+            for said, path in zip(batch, paths, strict=True):
+                text = said.text.replace("\\", " ").replace('"', " ")
+                lines.append(f"(Parameter.set 'Duration_Stretch {said.stretch:.3f})")
+                utterance = f'(utt.synth (Utterance Text "{text}"))'
+                lines.append(f'(unwind-protect (utt.save.wave {utterance} "{path}" \'riff) nil)')
+            script.write_text("\n".join(lines) + "\n", VOICES[name].encoding, errors="ignore")
+            _run(["festival", "--batch", str(script)])
+        return [_read(soundfile, path) for path in paths]
+
+
+def _command(name: str, said: _Said, path: Path) -> list[str]:
+    """Return how Flite or Pico is asked for one utterance."""
+    if VOICES[name].package == "flite":
+        stretch = f"duration_stretch={said.stretch:.3f}"
+        return ["flite", "-voice", name, "--setf", stretch, "-t", said.text, str(path)]
+    speed = f"<speed level='{100 / said.stretch:.0f}'>{html.escape(said.text)}</speed>"
+    return ["pico2wave", "-l", name, "-w", str(path), speed]
+
+
+def _read(soundfile: Any, path: Path) -> tuple[np.ndarray, int] | None:
+    try:
+        waveform, rate = soundfile.read(path, dtype="float32")
+    except (RuntimeError, OSError):
+        return None
+    return (waveform, rate) if np.abs(waveform).max(initial=0.0) > 0.001 else None
+
+
+def _vary(waveform: np.ndarray, rate: int, seed: int, said: _Said) -> np.ndarray:
+    """Return it with another vocal tract, in another place."""
+    import soxr
+
+    rng = np.random.default_rng(list(f"{seed}/{said.id}".encode()))
+    ratio = float(rng.uniform(*_FORMANT_RATIO))
+    waveform = soxr.resample(waveform, rate * ratio, SAMPLE_RATE)
+    return disturb(waveform, rng, SAMPLE_RATE, WIDE)

@@ -1,0 +1,140 @@
+"""Voices that were made of recordings: by programs that stand in for theirs, and by theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from speechjepa.data.synthetic.espeak import phonemes
+from speechjepa.data.synthetic.recorded_voices import (
+    VOICES,
+    RecordedVoiceCorpus,
+    make_recorded_voice_corpus,
+)
+from speechjepa.data.synthetic.text import words_of_locale
+from speechjepa.errors import DataError
+
+TONE = """
+import numpy, soundfile
+def tone(path, letters):
+    soundfile.write(path, 0.3 * numpy.sin(numpy.arange(800 * letters) / 5), 16000, format="WAV")
+"""
+FLITE = f"""#!{sys.executable}
+import sys
+{TONE}
+text = sys.argv[sys.argv.index("-t") + 1]
+tone(sys.argv[-1], len(text))
+"""
+FESTIVAL = f"""#!{sys.executable}
+import re, sys
+{TONE}
+if sys.argv[1] == "--pipe":
+    print("(lp_diphone)")
+    sys.exit()
+script = open(sys.argv[2], encoding="iso-8859-1").read()
+said = re.findall(r'Text "(.*?)"\\)\\) "(.*?)"', script)
+for text, path in said[:3]:
+    tone(path, len(text))
+sys.exit(-11)  # as Festival ends on what it cannot say
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of programs, before all others."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name, program in {"flite": FLITE, "festival": FESTIVAL}.items():
+        (folder / name).write_text(program, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_each_voice_says_its_minutes_and_the_same_again(programs: Path, tmp_path: Path) -> None:
+    settings = RecordedVoiceCorpus(voices=("rms", "lp_diphone"), minutes=0.2, words=("hullabaloo",))
+    folder = make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1)
+    found = rows(folder)
+    for voice in settings.voices:
+        of_voice = [row for row in found if row["speaker"] == voice]
+        seconds = sum(row["duration"] for row in of_voice)
+        assert seconds >= 12.0
+        assert seconds - of_voice[-1]["duration"] < 12.0 + 10 * 8.0  # whole batches are kept
+        assert {row["lang"] for row in of_voice} == {VOICES[voice].language}
+    for row in found:
+        assert soundfile.info(folder / "train" / row["file_name"]).duration == pytest.approx(
+            row["duration"], abs=1e-3
+        )
+    again = make_recorded_voice_corpus(tmp_path / "b", settings, num_workers=2)
+    assert rows(again) == found
+    audio = found[0]["file_name"]
+    assert (folder / "train" / audio).read_bytes() == (again / "train" / audio).read_bytes()
+
+
+def test_what_a_voice_cannot_say_is_left_out(programs: Path, tmp_path: Path) -> None:
+    # The program dies on the fourth of each ten.
+    settings = RecordedVoiceCorpus(voices=("lp_diphone",), minutes=0.3)
+    found = rows(make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1))
+    assert {int(row["id"][-1]) for row in found} == {0, 1, 2}
+    assert len(found) > 3
+
+
+def test_a_voice_that_never_speaks_is_named(programs: Path, tmp_path: Path) -> None:
+    (programs / "flite").write_text("#!/bin/sh\nexit 0\n")
+    settings = RecordedVoiceCorpus(voices=("rms",), minutes=0.1)
+    with pytest.raises(DataError, match="'rms' says nothing for"):
+        make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_is_missing_is_said_before_anything_is_made(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (programs / "flite").unlink()
+    monkeypatch.setenv("PATH", str(programs))
+    settings = RecordedVoiceCorpus(voices=("rms", "lp_diphone", "pc_diphone", "de-DE"))
+    with pytest.raises(DataError, match="apt install festival festvox-itapc16k flite libttspico"):
+        make_recorded_voice_corpus(tmp_path / "a", settings)
+    with pytest.raises(DataError, match="has .'nobody'"):
+        RecordedVoiceCorpus(voices=("rms", "nobody"))
+
+
+def test_another_folder_is_not_replaced(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("my own")
+    with pytest.raises(DataError, match="not a synthetic corpus"):
+        make_recorded_voice_corpus(tmp_path / "mine", RecordedVoiceCorpus(voices=("rms",)))
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "my own"
+
+
+@pytest.mark.parametrize("name", sorted(VOICES))
+def test_texts_of_each_voice_can_be_read_as_phones(name: str) -> None:
+    voice = VOICES[name]
+    assert phonemes("a", voice.espeak)
+    "é".encode(voice.encoding)
+
+
+def test_words_of_a_locale_are_in_its_script() -> None:
+    words = words_of_locale("hi")
+    assert {"भारत", "सोमवार", "जनवरी"} <= set(words)
+    assert all("ऀ" <= letter <= "ॿ" or letter in "\u200c\u200d-" for w in words for letter in w)
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="Flite is not installed")
+def test_flite_speaks(tmp_path: Path) -> None:
+    settings = RecordedVoiceCorpus(voices=("awb",), minutes=0.1)
+    found = rows(make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1))
+    seconds = {row["text"]: row["duration"] for row in found}
+    assert max(seconds.values()) > 1.5 * min(seconds.values()) > 0.1
