@@ -78,6 +78,13 @@ def test_words_end_where_a_pause_or_the_next_word_begins() -> None:
     assert len(speech.waveform) / 16000 - speech.words[-1].end > 0.2, "the silence at the end"
 
 
+def test_a_word_that_espeak_does_not_tell_of_is_spoken_nevertheless() -> None:
+    speech = synthesise("목요일", "ko")  # some single words of Korean begin with no event
+    assert speech.words == []
+    assert len(speech.waveform) / 16000 > 0.5
+    assert speech.phones[0].phone == "m"
+
+
 def test_word_times_rise_and_point_at_the_words_of_the_text() -> None:
     text = "päivää, wonderful world"
     speech = synthesise(text, "en-us", formant_ratio=1.1)
