@@ -325,6 +325,9 @@ class FinetuneConfig:
     """Of matrices."""
     clip_norm: float = 5.0
     """Gradient norm above which gradients are scaled down."""
+    average_decay: float = 0.0
+    """Of an exponential moving average of the weights, which is what is read on dev and kept; 0 =
+    the weights themselves. Polyak and Juditsky, https://doi.org/10.1137/0330046."""
     precision: Precision = "auto"
     """See `PretrainConfig`."""
     accelerator: str = "auto"
@@ -349,7 +352,7 @@ class FinetuneConfig:
                 "mask_length_seconds final_learning_rate",
                 "at least 0 and at most 1": "freeze_finetune_updates",
                 "at least 0 and below 1": "mask_prob mask_channel_prob speed_perturbation dropout "
-                "drop_path",
+                "drop_path average_decay",
             },
         )
         if min(self.schedule) < 0 or not sum(self.schedule):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from speechjepa.data.batches import Batch, BatchPlan, CachedItems, batch_loader, collate
 from speechjepa.models.encoder import Encoder, EncoderOutput
+from speechjepa.nn.ema import target_copy, update_ema
 from speechjepa.nn.transformer import Chunks
 from speechjepa.training.augmented import encode_augmented
 from speechjepa.training.callbacks import LAST_CHECKPOINT, fit, make_trainer
@@ -59,6 +60,7 @@ class HeadModule(RecordingModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.average = target_copy(model) if config.average_decay else None
         self.config = config
         self.budget = budget
         self.doctor = doctor
@@ -151,6 +153,10 @@ class HeadModule(RecordingModule):
                 group["lr"] *= not group.get("encoder", False)
         super().optimizer_step(*args, **kwargs)
         self.end_step()
+        if self.average is not None:
+            # What the average begins with is forgotten while there are few steps to average.
+            begun = (1.0 + self.global_step) / (10.0 + self.global_step)
+            update_ema(self.average, self.model, min(config.average_decay, begun))
         if self.global_step % 10 == 0:
             self.record({"learning_rate": rate})
 
@@ -193,10 +199,20 @@ class HeadModule(RecordingModule):
         return float(readings[self.criteria[0]])
 
     def _evaluate(self, step: int) -> None:
+        trained = self.model
+        self.model = trained if self.average is None else self.average
         self.model.eval()
-        with autocast(self.device, self.precision_name):
-            readings = self.measure_dev()
-        self.model.train()
+        try:
+            with autocast(self.device, self.precision_name):
+                readings = self.measure_dev()
+            self._judge(step, readings)
+        finally:
+            self.model = trained
+            self.model.train()
+
+    def _judge(self, step: int, readings: dict[str, float] | None) -> None:
+        """Keep the weights that were read if they are the best so far; stop where none gets
+        better."""
         if readings is None:
             self._keep({**dict.fromkeys(self.criteria), "step": step})
             return

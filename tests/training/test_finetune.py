@@ -74,8 +74,10 @@ def test_it_learns_to_spell_tones(tmp_path):
     assert bundle.languages == ("xx",)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    run(tmp_path, CONFIG, "whole")
+@pytest.mark.parametrize("average_decay", [0.0, 0.5])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, average_decay):
+    config = replace(CONFIG, average_decay=average_decay)
+    run(tmp_path, config, "whole")
     step = finetuning.FinetuneModule.training_step
 
     def killed(self, batch, index):
@@ -85,12 +87,31 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetuning.FinetuneModule, "training_step", killed)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(tmp_path, CONFIG, "parts")
+        run(tmp_path, config, "parts")
     monkeypatch.setattr(finetuning.FinetuneModule, "training_step", step)
-    bundle = run(tmp_path, CONFIG, "parts")
+    bundle = run(tmp_path, config, "parts")
     whole = load_bundle(tmp_path / "whole" / "bundle").ctc.state_dict()
     for name, tensor in load_bundle(bundle).ctc.state_dict().items():
         assert torch.allclose(tensor, whole[name], atol=1e-6), name
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path, monkeypatch):
+    biases = []
+    end_step = finetuning.FinetuneModule.end_step
+
+    def end(self):
+        biases.append(self.model.head.bias.detach().clone())
+        end_step(self)
+
+    monkeypatch.setattr(finetuning.FinetuneModule, "end_step", end)
+    config = replace(CONFIG, max_steps=3, average_decay=0.25)
+    kept = load_bundle(run(tmp_path, config, dev=[])).ctc.head.bias
+    # Decays: (1 + t) / (10 + t) before step t, at most 0.25. The head begins with biases of 0.
+    wanted = 0.9 * biases[0]
+    wanted = 2 / 11 * wanted + 9 / 11 * biases[1]
+    wanted = 0.25 * wanted + 0.75 * biases[2]
+    assert torch.allclose(kept, wanted, atol=1e-6)
+    assert not torch.allclose(kept, biases[-1], atol=1e-5)
 
 
 @pytest.fixture
