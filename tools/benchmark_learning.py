@@ -93,6 +93,8 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 NO_PRETRAINING = "pretrain=null"
 # The same for every row: what suits pretrained weights suits fresh ones too (docs/LOG.md).
 FINETUNING = ("finetune.layer_decay=1.0", "finetune.freeze_finetune_updates=0.0")
+# And for every row but `best`: they were begun before weights were averaged.
+PLAIN = (*FINETUNING, "finetune.average_decay=0.0")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -254,7 +256,7 @@ def _finetuning(options: argparse.Namespace, row: str, seed: int, start: str) ->
     if row == "best":
         return [NO_PRETRAINING, f"finetune.seed={seed}", f"init={start}", *FINETUNING]
     settings = [NO_PRETRAINING, "self_training=null", "finetune.streaming=null"]
-    settings += [f"finetune.max_steps={options.finetune_steps}", *FINETUNING]
+    settings += [f"finetune.max_steps={options.finetune_steps}", *PLAIN]
     settings += [f"finetune.seed={seed}", f"init={start}"]
     if row == "transformers":
         settings += [f"finetune.minutes={options.outside_minutes}"]

@@ -325,9 +325,10 @@ class FinetuneConfig:
     """Of matrices."""
     clip_norm: float = 5.0
     """Gradient norm above which gradients are scaled down."""
-    average_decay: float = 0.0
-    """Of an exponential moving average of the weights, which is what is read on dev and kept; 0 =
-    the weights themselves. Polyak and Juditsky, https://doi.org/10.1137/0330046."""
+    average_decay: float = 0.995
+    """Of an exponential moving average of the weights, which is what is read on dev and kept; less
+    in the first steps, (1 + step) / (10 + step). 0 = the weights themselves. Polyak and Juditsky,
+    https://doi.org/10.1137/0330046."""
     precision: Precision = "auto"
     """See `PretrainConfig`."""
     accelerator: str = "auto"

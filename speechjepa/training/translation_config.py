@@ -17,6 +17,8 @@ class TranslateConfig(FinetuneConfig):
     """Sizes of the head."""
     head_learning_rate_factor: float = 2.0
     """The translator learns this many times faster than the encoder."""
+    average_decay: float = 0.0
+    """As in fine-tuning; what it is worth to a translator was not measured."""
     source_text_weight: float = 0.3
     """Weight of CTC on the source's transcripts, where there are any; 0 = textless."""
     target_text_weight: float = 0.3
