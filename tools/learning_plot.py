@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tools.learning_results import present
+
 
 def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Return an SVG picture: a panel per column, a line per row, a dot per seed."""
+    """Return an SVG picture: a panel per column, a line per row, a dot per seed that is in the
+    table of means."""
     panels, left, width, height = [], 130, 640, 20
     top = 8
     for column in dict.fromkeys(str(c["column"]) for c in cells):
@@ -29,7 +32,7 @@ def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
         for row in dict.fromkeys(c["row"] for c in mine):
             y = top + height / 2
             panels.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{row}</text>')
-            for cell in (c for c in mine if c["row"] == row):
+            for cell in present([c for c in mine if c["row"] == row]):
                 first, last = cell["interval"] or [cell[key]] * 2
                 panels.append(
                     f'<line x1="{left + scale * (first - low):.1f}" '

@@ -18,7 +18,8 @@ HEADER = (
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
-    "mean over seeds, in brackets the bootstrap 95 % interval over utterances (its bounds "
+    "mean over seeds (over those that began from the encoder that ships now, where there are "
+    "any), in brackets the bootstrap 95 % interval over utterances (its bounds "
     "averaged over seeds); then CER with the language model, and the number of seeds. "
     "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` "
     "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
@@ -52,7 +53,9 @@ def learning_tables(
     for row in rows:
         line = [row]
         for column in columns:
-            found = [cell for cell in cells if (cell["row"], cell["column"]) == (row, column)]
+            found = present(
+                [cell for cell in cells if (cell["row"], cell["column"]) == (row, column)]
+            )
             line.append(_mean_cell(found, percent) if found else NOT_RUN)
         means.append(line)
     details = [
@@ -77,12 +80,17 @@ def learning_tables(
     return "\n\n".join([EXPLANATION, overview, picture, table(HEADER, details)])
 
 
+def present(found: Sequence[Fields]) -> Sequence[Fields]:
+    """Return the cells that began from the encoder that ships now; all where none did."""
+    return [cell for cell in found if not cell["mark"]] or found
+
+
 def _names(cells: Sequence[Fields], key: str) -> list[str]:
     return list(dict.fromkeys(str(cell[key]) for cell in cells))
 
 
 def _mean_cell(found: Sequence[Fields], percent: Callable[[float | None], str]) -> str:
-    mark = "".join({str(cell["mark"]) for cell in found})
+    mark = found[0]["mark"]
     if all(cell["accuracy"] is not None for cell in found):
         return f"{percent(_mean([c['accuracy'] for c in found]))}{mark}, n={len(found)}"
     low, high = (_mean([c["interval"][i] for c in found]) for i in (0, 1))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speechjepa.errors import DataError
-from tools import translation_results
+from tools import learning_results, translation_results
 from tools.make_results import README_BEGIN, README_END, ROOT, documents, main, read_results
 
 RECIPE_RESULT = {
@@ -71,6 +71,22 @@ def test_what_an_earlier_shipped_encoder_gave_is_marked(
     _write(project / "results" / "recipes" / "toy-asr-3.json", result)
     overview = documents(project)[project / "docs" / "RESULTS.md"]
     assert f"| toy-asr{mark} | 10.0 |" in overview
+
+
+def test_seeds_of_two_shipped_encoders_are_not_averaged(project: Path) -> None:
+    assets = project / "speechjepa" / "assets" / "tiny"
+    assets.mkdir(parents=True)
+    (assets / "SHA256SUMS").write_text("bbbb0123  model.safetensors\n")
+    cell = {**dict.fromkeys(learning_results.FIELDS), "row": "shipped", "column": "toy-10min"}
+    cell |= {"interval": [0.1, 0.3], "cer_lm": 0.2}
+    for seed, (version, cer) in enumerate([("aaaa", 0.5), ("bbbb", 0.3), ("bbbb", 0.4)]):
+        cell |= {"seed": seed, "shipped_encoder": version, "cer": cer}
+        _write(project / "results" / "learning" / "toy-10min" / f"shipped-{seed}.json", cell)
+    pages = documents(project)
+    overview = pages[project / "docs" / "RESULTS.md"]
+    assert "| shipped | **35.0** [10.0, 30.0], LM 20.0, n=2 |" in overview
+    assert "| toy-10min | shipped† | 0 | 50.0 |" in overview
+    assert pages[project / "docs" / "learning.svg"].count("<circle") == 2
 
 
 def test_every_other_figure_is_in_the_overview(project: Path) -> None:
