@@ -193,6 +193,11 @@ class HeadModule(RecordingModule):
         best = checkpoint["best"]
         self.best, self.best_weights = best["result"], best["weights"]
         self._evaluated = best["evaluated"]
+        if self.average is not None:
+            # Checkpoints of before there was an average: it begins here.
+            weights = checkpoint["state_dict"]
+            for name in self.average.state_dict():
+                weights.setdefault(f"average.{name}", weights[f"model.{name}"].clone())
 
     def error(self, readings: Mapping[str, Any]) -> float:
         """Return what the best state of a run has least of."""

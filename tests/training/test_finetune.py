@@ -74,10 +74,8 @@ def test_it_learns_to_spell_tones(tmp_path):
     assert bundle.languages == ("xx",)
 
 
-@pytest.mark.parametrize("average_decay", [0.0, 0.5])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, average_decay):
-    config = replace(CONFIG, average_decay=average_decay)
-    run(tmp_path, config, "whole")
+def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: FinetuneConfig) -> None:
+    """Leave a run in `parts` as Ctrl-C after four steps leaves it."""
     step = finetuning.FinetuneModule.training_step
 
     def killed(self, batch, index):
@@ -85,10 +83,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return step(self, batch, index)
 
-    monkeypatch.setattr(finetuning.FinetuneModule, "training_step", killed)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(tmp_path, config, "parts")
-    monkeypatch.setattr(finetuning.FinetuneModule, "training_step", step)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning.FinetuneModule, "training_step", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(tmp_path, config, "parts")
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.5])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, average_decay):
+    config = replace(CONFIG, average_decay=average_decay)
+    run(tmp_path, config, "whole")
+    killed_run(tmp_path, monkeypatch, config)
     bundle = run(tmp_path, config, "parts")
     whole = load_bundle(tmp_path / "whole" / "bundle").ctc.state_dict()
     for name, tensor in load_bundle(bundle).ctc.state_dict().items():
@@ -112,6 +117,12 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path, monkeypatch):
     wanted = 0.25 * wanted + 0.75 * biases[2]
     assert torch.allclose(kept, wanted, atol=1e-6)
     assert not torch.allclose(kept, biases[-1], atol=1e-5)
+
+
+def test_a_run_that_began_before_there_was_an_average_goes_on_with_one(tmp_path, monkeypatch):
+    killed_run(tmp_path, monkeypatch, replace(CONFIG, average_decay=0.0))
+    bundle = load_bundle(run(tmp_path, replace(CONFIG, average_decay=0.5), "parts"))
+    assert bundle.training["finetune"]["steps"] == 6
 
 
 @pytest.fixture
