@@ -15,7 +15,9 @@ def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
     panels, left, width, height = [], 130, 640, 20
     top = 8
     for column in dict.fromkeys(str(c["column"]) for c in cells):
-        mine = [c for c in cells if c["column"] == column]
+        every = [c for c in cells if c["column"] == column]
+        rows = dict.fromkeys(c["row"] for c in every)
+        mine = [c for row in rows for c in present([c for c in every if c["row"] == row])]
         key = "cer" if mine[0]["accuracy"] is None else "accuracy"
         bounds = [b for c in mine for b in (c["interval"] or [c[key]])]
         low, high = math.floor(min(bounds) * 20) / 20, math.ceil(max(bounds) * 20) / 20
@@ -29,10 +31,10 @@ def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
                 f'<text x="{x:.0f}" y="{bottom + 12}" text-anchor="middle">{100 * share:.0f}</text>'
             )
         top += 24
-        for row in dict.fromkeys(c["row"] for c in mine):
+        for row in rows:
             y = top + height / 2
             panels.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{row}</text>')
-            for cell in present([c for c in mine if c["row"] == row]):
+            for cell in (c for c in mine if c["row"] == row):
                 first, last = cell["interval"] or [cell[key]] * 2
                 panels.append(
                     f'<line x1="{left + scale * (first - low):.1f}" '

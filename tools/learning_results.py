@@ -81,8 +81,10 @@ def learning_tables(
 
 
 def present(found: Sequence[Fields]) -> Sequence[Fields]:
-    """Return the cells that began from the encoder that ships now; all where none did."""
-    return [cell for cell in found if not cell["mark"]] or found
+    """Return the cells that began from the encoder that ships now; where none did, from that of
+    the first."""
+    now = [cell for cell in found if not cell["mark"]]
+    return now or [c for c in found if c["shipped_encoder"] == found[0]["shipped_encoder"]]
 
 
 def _names(cells: Sequence[Fields], key: str) -> list[str]:

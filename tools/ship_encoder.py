@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
     options = parser.parse_args()
     run: Path = options.runs[-1]
-    stages: dict[str, Any] = {}
+    learnt: list[Any] = []
     for folder in options.runs:
         shipped = (folder / CHECKSUM_FILE).is_file()
         source = load_bundle(folder if shipped else folder / "finetune" / "bundle")
-        stages = _with_lessons(stages, source.training)
-    if stages.keys() != {"pretrain", *LESSONS}:
-        raise SystemExit(
-            f"{', '.join(map(str, options.runs))}: not three lessons after pretraining"
-        )
+        learnt = with_lessons(learnt, source.training)
+    if len(learnt) != 1 + len(LESSONS):
+        given = ", ".join(map(str, options.runs))
+        raise SystemExit(f"{given}: not a pretraining and {len(LESSONS)} lessons")
+    stages = dict(zip(("pretrain", *LESSONS), learnt, strict=True))
     if source.ctc is None:
         raise SystemExit(f"{run}: holds no head of phones")
     source.training, source.licence, source.results = stages, LICENCE, {}
@@ -78,17 +80,13 @@ def main() -> None:
     print(f"{folder}: {size / 1e6:.1f} MB, {digest}")
 
 
-def _with_lessons(stages: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
-    """Return the stages so far and those that a bundle tells of, in the order of learning, without
-    where things were on this machine."""
+def with_lessons(stages: Sequence[Any], training: dict[str, Any]) -> list[Any]:
+    """Return the pretraining and the lessons in phones so far, and those that a bundle tells of,
+    without where things were on this machine."""
     # A run remembers what it began from, but for the lesson that its own took the place of.
-    names = ("finetune",) if stages else LESSONS
+    names = ("finetune",) if stages else ("pretrain", *LESSONS)
     told = [training[name] for name in names if name in training]
-    lessons = [stages[name] for name in LESSONS if name in stages]
-    lessons += [{key: value for key, value in stage.items() if key != "init"} for stage in told]
-    pretrain = stages.get("pretrain") or training["pretrain"]
-    pretrain = {key: value for key, value in pretrain.items() if key != "init"}
-    return {"pretrain": pretrain, **dict(zip(LESSONS, lessons, strict=False))}
+    return [*stages, *({k: v for k, v in stage.items() if k != "init"} for stage in told)]
 
 
 def shrink(path: Path, parameters: set[str]) -> str:
@@ -109,7 +107,15 @@ def model_card(
     figures = "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
     languages = len({voice.language for voice in VOICES.values()})
-    voices = ", ".join(sorted({voice.package for voice in VOICES.values()}))
+    packages = sorted({voice.package for voice in VOICES.values()})
+    voices = textwrap.fill(
+        "The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of "
+        f"Debian: {', '.join(packages)}. All may be used, changed and sold: BSD-like, LGPL, GPL or "
+        "(Pico, whose sources are not there) Apache 2.0. MBROLA's, of which there are far more, "
+        "may not.",
+        100,
+        break_on_hyphens=False,
+    )
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
 {parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
@@ -151,9 +157,7 @@ it never heard: {100 * phone_error:.1f} %.
 | English and Spanish telephone prompts | 1, 2, 3, 4 | CC BY-SA 3.0 |
 | Portuguese telephone prompts | 1 | CC BY-SA 3.0 |
 
-The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of Debian:
-{voices}. All may be used, changed and sold: BSD-like, LGPL, GPL or (Pico, whose sources are not
-there) Apache 2.0. MBROLA's, of which there are far more, may not.
+{voices}
 
 No Mboshi and no Cherokee audio.
 

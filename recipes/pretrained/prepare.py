@@ -56,9 +56,10 @@ def main() -> int:
         write_phones(folder, "synthetic", SETTINGS, "phones", workers)
         write_phones(folder, "varied", VARIED, "varied", workers)
         missing = missing_packages()
-        if missing:
+        if missing and not (folder / "voices").exists():
             logging.warning(
-                "No voices of people, which tiny_voices.yaml needs; on Debian: apt install %s",
+                "No voices of people, which tiny_voices.yaml needs; on Debian: apt install %s, "
+                "then run again with --redo prepare",
                 " ".join(missing),
             )
         else:
@@ -102,7 +103,7 @@ def write_voices(folder: Path, workers: int) -> None:
         workers: Processes that synthesise.
     """
     texts = [item.text or "" for item in read_corpus(folder.parent / "prompts-en" / "train")]
-    words = sorted(set(re.findall(r"[a-z']{2,}", " ".join(texts).lower())))
+    words = sorted(set(re.findall(r"[a-z]+(?:'[a-z]+)?", " ".join(texts).lower())))
     settings = RecordedVoiceCorpus(minutes=VOICE_MINUTES, words=tuple(words))
     made = make_recorded_voice_corpus(folder / "voices", settings, num_workers=workers)
     of_voices = read_corpus(made / "train")

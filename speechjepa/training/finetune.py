@@ -58,7 +58,7 @@ class FinetuneModule(HeadModule):
     Args:
         model: Encoder and head.
         train: Labelled items.
-        dev: Labelled items the model is chosen by; None = the last step is kept.
+        dev: Labelled items the model is chosen by; None = the last state is kept.
         config: Settings, all resolved.
         budget: The run's clock.
         doctor: Watches and says what it sees.

@@ -193,9 +193,11 @@ class HeadModule(RecordingModule):
         best = checkpoint["best"]
         self.best, self.best_weights = best["result"], best["weights"]
         self._evaluated = best["evaluated"]
-        if self.average is not None:
+        weights = checkpoint["state_dict"]
+        if self.average is None:
+            checkpoint["state_dict"] = {k: v for k, v in weights.items() if k[:8] != "average."}
+        else:
             # Checkpoints of before there was an average: it begins here.
-            weights = checkpoint["state_dict"]
             for name in self.average.state_dict():
                 weights.setdefault(f"average.{name}", weights[f"model.{name}"].clone())
 

@@ -6,16 +6,21 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import soundfile
 
+from speechjepa.data.synthetic import recorded_voices
 from speechjepa.data.synthetic.espeak import phonemes
 from speechjepa.data.synthetic.recorded_voices import (
     VOICES,
     RecordedVoiceCorpus,
+    _is_written,
+    _Said,
+    _speak,
     make_recorded_voice_corpus,
 )
 from speechjepa.data.synthetic.text import words_of_locale
@@ -31,6 +36,12 @@ import sys
 {TONE}
 text = sys.argv[sys.argv.index("-t") + 1]
 tone(sys.argv[-1], len(text))
+"""
+PICO = f"""#!{sys.executable}
+import re, sys
+{TONE}
+(text,) = re.fullmatch("<speed level='[0-9]+'>([^<>&]*)</speed>", sys.argv[-1]).groups()
+tone(sys.argv[sys.argv.index("-w") + 1], len(text))
 """
 FESTIVAL = f"""#!{sys.executable}
 import re, sys
@@ -51,7 +62,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of programs, before all others."""
     folder = tmp_path / "programs"
     folder.mkdir()
-    for name, program in {"flite": FLITE, "festival": FESTIVAL}.items():
+    for name, program in {"flite": FLITE, "festival": FESTIVAL, "pico2wave": PICO}.items():
         (folder / name).write_text(program, encoding="utf-8")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -64,7 +75,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_each_voice_says_its_minutes_and_the_same_again(programs: Path, tmp_path: Path) -> None:
-    settings = RecordedVoiceCorpus(voices=("rms", "lp_diphone"), minutes=0.2, words=("hullabaloo",))
+    settings = RecordedVoiceCorpus(
+        voices=("rms", "lp_diphone", "en-GB"), minutes=0.2, words=("don't",)
+    )
     folder = make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1)
     found = rows(folder)
     for voice in settings.voices:
@@ -102,13 +115,31 @@ def test_a_voice_that_never_speaks_is_named(programs: Path, tmp_path: Path) -> N
 def test_what_is_missing_is_said_before_anything_is_made(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (programs / "flite").unlink()
+    for name in ("flite", "pico2wave"):
+        (programs / name).unlink()
     monkeypatch.setenv("PATH", str(programs))
     settings = RecordedVoiceCorpus(voices=("rms", "lp_diphone", "pc_diphone", "de-DE"))
     with pytest.raises(DataError, match="apt install festival festvox-itapc16k flite libttspico"):
         make_recorded_voice_corpus(tmp_path / "a", settings)
-    with pytest.raises(DataError, match="has .'nobody'"):
-        RecordedVoiceCorpus(voices=("rms", "nobody"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"voices": ("rms", "nobody")}, "`voices` must be among"),
+        ({"voices": ()}, "`voices` must be among"),
+        ({"voices": ("rms", "rms")}, "named once"),
+        ({"minutes": 0.0}, "`minutes` must be more than 0"),
+        ({"minutes": float("nan")}, "`minutes` must be more than 0"),
+        ({"words": ("one", "two three")}, "has 'two three'"),
+        ({"words": ("",)}, "has ''"),
+    ],
+)
+def test_settings_that_nobody_can_follow_are_refused(
+    settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        RecordedVoiceCorpus(**settings)
 
 
 def test_another_folder_is_not_replaced(programs: Path, tmp_path: Path) -> None:
@@ -121,14 +152,46 @@ def test_another_folder_is_not_replaced(programs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(VOICES))
 def test_texts_of_each_voice_can_be_read_as_phones(name: str) -> None:
-    voice = VOICES[name]
-    assert phonemes("a", voice.espeak)
-    "é".encode(voice.encoding)
+    assert phonemes("a", VOICES[name].espeak)
+
+
+def test_what_a_voice_has_no_letters_for_is_not_said() -> None:
+    assert _is_written("tšekin", "utf-8")
+    assert not _is_written("tšekin", VOICES["suo_fi_lj_diphone"].encoding)
+
+
+def test_festival_gets_hindi_letters_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = []
+
+    def run(command: list[str]) -> str:
+        scripts.append(Path(command[-1]).read_text(encoding="utf-8"))
+        return ""
+
+    monkeypatch.setattr(recorded_voices, "_run", run)
+    said = _Said("a", unicodedata.normalize("NFC", 'फ़िजी "x" \\'), 1.0)
+    assert _speak("hindi_NSK_diphone", [said]) == [None]
+    assert 'Text "\u095eिजी  x   ")' in scripts[0]  # one code point, neither quotes nor backslash
+
+
+def test_a_program_that_hangs_is_named(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (programs / "flite").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(recorded_voices, "_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(DataError, match="flite gave no answer in 0.2 s"):
+        _speak("rms", [_Said("a", "hello", 1.0)])
+
+
+@pytest.mark.skipif(shutil.which("pico2wave") is None, reason="SVOX Pico is not installed")
+def test_pico_does_not_read_escapes_aloud() -> None:
+    plain, apostrophe = _speak("en-GB", [_Said("a", "dont", 1.0), _Said("b", "don't", 1.0)])
+    assert plain is not None and apostrophe is not None
+    assert len(apostrophe[0]) < 1.3 * len(plain[0])
 
 
 def test_words_of_a_locale_are_in_its_script() -> None:
     words = words_of_locale("hi")
     assert {"भारत", "सोमवार", "जनवरी"} <= set(words)
+    with pytest.raises(DataError, match="no locale 'xx-nowhere'"):
+        words_of_locale("xx-nowhere")
     assert all("ऀ" <= letter <= "ॿ" or letter in "\u200c\u200d-" for w in words for letter in w)
 
 

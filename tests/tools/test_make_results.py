@@ -87,6 +87,9 @@ def test_seeds_of_two_shipped_encoders_are_not_averaged(project: Path) -> None:
     assert "| shipped | **35.0** [10.0, 30.0], LM 20.0, n=2 |" in overview
     assert "| toy-10min | shipped† | 0 | 50.0 |" in overview
     assert pages[project / "docs" / "learning.svg"].count("<circle") == 2
+    (assets / "SHA256SUMS").write_text("cccc0123  model.safetensors\n")  # a third one ships
+    overview = documents(project)[project / "docs" / "RESULTS.md"]
+    assert "| shipped | **50.0**† [10.0, 30.0], LM 20.0, n=1 |" in overview
 
 
 def test_every_other_figure_is_in_the_overview(project: Path) -> None:

@@ -86,15 +86,15 @@ def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Finetune
     with monkeypatch.context() as patched:
         patched.setattr(finetuning.FinetuneModule, "training_step", killed)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            run(tmp_path, config, "parts")
+            run(tmp_path, config, "parts", dev=[])  # the last state is kept, not an earlier one
 
 
 @pytest.mark.parametrize("average_decay", [0.0, 0.5])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, average_decay):
     config = replace(CONFIG, average_decay=average_decay)
-    run(tmp_path, config, "whole")
+    run(tmp_path, config, "whole", dev=[])
     killed_run(tmp_path, monkeypatch, config)
-    bundle = run(tmp_path, config, "parts")
+    bundle = run(tmp_path, config, "parts", dev=[])
     whole = load_bundle(tmp_path / "whole" / "bundle").ctc.state_dict()
     for name, tensor in load_bundle(bundle).ctc.state_dict().items():
         assert torch.allclose(tensor, whole[name], atol=1e-6), name
@@ -119,9 +119,13 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path, monkeypatch):
     assert not torch.allclose(kept, biases[-1], atol=1e-5)
 
 
-def test_a_run_that_began_before_there_was_an_average_goes_on_with_one(tmp_path, monkeypatch):
-    killed_run(tmp_path, monkeypatch, replace(CONFIG, average_decay=0.0))
-    bundle = load_bundle(run(tmp_path, replace(CONFIG, average_decay=0.5), "parts"))
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.5), (0.5, 0.0)])
+def test_a_run_goes_on_with_an_average_that_it_began_without_and_the_other_way(
+    tmp_path, monkeypatch, before, after
+):
+    killed_run(tmp_path, monkeypatch, replace(CONFIG, average_decay=before))
+    config = replace(CONFIG, average_decay=after)
+    bundle = load_bundle(run(tmp_path, config, "parts", dev=[]))
     assert bundle.training["finetune"]["steps"] == 6
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import math
 import os
 import random
 import shutil
 import subprocess
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ from speechjepa.progress import track
 
 
 class RecordedVoice(NamedTuple):
-    """A voice of Festival or Flite."""
+    """A voice of Festival, Flite or Pico."""
 
     language: str
     """ISO 639."""
@@ -82,11 +84,16 @@ VOICES = {
 }
 """By the name that the program has for it."""
 
+FORMAT_VERSION = 1
+"""Part of the settings in corpus.json: raised when the same settings give other audio."""
 INVENTED_SHARE = 0.75
 """Of the utterances of voices that read by rules."""
 _STRETCH, _FORMANT_RATIO = (0.6, 1.4), (0.85, 1.18)
 _BATCH = 10
 """Utterances that Festival is started for: on some it ends at once (SIGSEGV), with the rest."""
+_NUKTA = {unicodedata.normalize("NFC", letter): letter for letter in map(chr, range(0x958, 0x960))}
+"""Letters that Unicode never composes, and Festival's voices of Hindi and Marathi know composed
+only: they leave out the rest of the text."""
 _MOST_SILENT = 10
 """Batches in a row without a sound, before a voice is given up."""
 _TIMEOUT_SECONDS = 120
@@ -108,9 +115,17 @@ class RecordedVoiceCorpus:
     """Of texts, manners and disturbances."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.voices) - VOICES.keys())
-        if unknown:
-            raise DataError(f"`voices` must be among {', '.join(VOICES)}, but has {unknown}.")
+        if not self.voices or set(self.voices) - VOICES.keys():
+            raise DataError(
+                f"`voices` must be among {', '.join(VOICES)}, but is {list(self.voices)} instead."
+            )
+        if len(set(self.voices)) < len(self.voices):
+            raise DataError(f"`voices` must be named once, but is {list(self.voices)} instead.")
+        if not 0 < self.minutes < math.inf:
+            raise DataError(f"`minutes` must be more than 0, but is {self.minutes:g} instead.")
+        for word in self.words:
+            if not word.replace("'", "").isalpha():
+                raise DataError(f"`words` must be of letters, but has {word!r} instead.")
 
 
 class _Said(NamedTuple):
@@ -139,7 +154,7 @@ def make_recorded_voice_corpus(
         DataError: A program or voice is not installed, or `folder` holds something else.
     """
     folder = Path(folder).absolute()
-    wanted = plain_json(dataclasses.asdict(settings))
+    wanted = {"format_version": FORMAT_VERSION, **plain_json(dataclasses.asdict(settings))}
     if folder.exists() and stored_settings(folder) == wanted:
         return folder
     missing = missing_packages(settings.voices)
@@ -162,16 +177,21 @@ def make_recorded_voice_corpus(
 
 def missing_packages(voices: Sequence[str] = tuple(VOICES)) -> list[str]:
     """Return what has to be installed on Debian before these names of `VOICES` can speak."""
-    missing = sorted({VOICES[name].package for name in voices if not _is_installed(name)})
-    of_festival = [package for package in missing if package not in _COMMANDS]
-    return ["festival", *missing] if of_festival else missing
+    of_festival = _festival_voices()
+    missing = set()
+    for name in voices:
+        package = VOICES[name].package
+        command = _COMMANDS.get(package)
+        if shutil.which(command) is None if command else name not in of_festival:
+            missing |= {package} if command else {"festival", package}
+    return sorted(missing)
 
 
-def _is_installed(name: str) -> bool:
-    if VOICES[name].package in _COMMANDS:
-        return shutil.which(_COMMANDS[VOICES[name].package]) is not None
-    listed = "(print (voice.list))"
-    return shutil.which("festival") is not None and name in _run(["festival", "--pipe"], listed)
+def _festival_voices() -> str:
+    """Return what Festival says that it speaks with; empty where it is not installed."""
+    if shutil.which("festival") is None:
+        return ""
+    return _run(["festival", "--pipe"], "(print (voice.list))")
 
 
 def _run(command: list[str], given: str = "") -> str:
@@ -185,8 +205,10 @@ def _run(command: list[str], given: str = "") -> str:
             errors="replace",
             timeout=_TIMEOUT_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        return ""
+    except subprocess.TimeoutExpired as error:
+        raise DataError(
+            f"{command[0]} gave no answer in {_TIMEOUT_SECONDS} s: {command}"
+        ) from error
     return done.stdout
 
 
@@ -213,8 +235,11 @@ def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, A
                 text = inventor.utterance(draw)
             else:
                 text = " ".join(draw.choices(inventor.words, k=draw.choice(NUM_WORDS)))
-            batch.append(_Said(said_id, text, draw.uniform(*_STRETCH)))
+            if _is_written(text, voice.encoding):
+                batch.append(_Said(said_id, text, draw.uniform(*_STRETCH)))
         first += _BATCH
+        if not batch:
+            continue
         before = len(rows)
         for said, spoken in zip(batch, _speak(name, batch), strict=True):
             if spoken is None:
@@ -236,8 +261,20 @@ def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, A
             )
         silent = silent + 1 if len(rows) == before else 0
         if silent == _MOST_SILENT:
-            raise DataError(f"The voice {name!r} says nothing for {batch[0].text!r}.")
+            raise DataError(
+                f"The voice {name!r} says nothing for {batch[0].text!r} and many other texts; "
+                f"install {voice.package} again."
+            )
     return rows
+
+
+def _is_written(text: str, encoding: str) -> bool:
+    """Whether the encoding has every letter: what is not there would not be said."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | None]:
@@ -254,10 +291,12 @@ def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | N
             lines = [f"(voice_{name})"]
             for said, path in zip(batch, paths, strict=True):
                 text = said.text.replace("\\", " ").replace('"', " ")
+                for apart, composed in _NUKTA.items():
+                    text = text.replace(apart, composed)
                 lines.append(f"(Parameter.set 'Duration_Stretch {said.stretch:.3f})")
                 utterance = f'(utt.synth (Utterance Text "{text}"))'
                 lines.append(f'(unwind-protect (utt.save.wave {utterance} "{path}" \'riff) nil)')
-            script.write_text("\n".join(lines) + "\n", VOICES[name].encoding, errors="ignore")
+            script.write_text("\n".join(lines) + "\n", VOICES[name].encoding)
             _run(["festival", "--batch", str(script)])
         return [_read(soundfile, path) for path in paths]
 
@@ -267,7 +306,7 @@ def _command(name: str, said: _Said, path: Path) -> list[str]:
     if VOICES[name].package == "flite":
         stretch = f"duration_stretch={said.stretch:.3f}"
         return ["flite", "-voice", name, "--setf", stretch, "-t", said.text, str(path)]
-    speed = f"<speed level='{100 / said.stretch:.0f}'>{html.escape(said.text)}</speed>"
+    speed = f"<speed level='{100 / said.stretch:.0f}'>{html.escape(said.text, quote=False)}</speed>"
     return ["pico2wave", "-l", name, "-w", str(path), speed]
 
 

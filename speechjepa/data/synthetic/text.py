@@ -211,9 +211,13 @@ def words_of_locale(code: str) -> list[str]:
         code: Of a locale of babel.
 
     Raises:
-        DataError: `babel` is missing.
+        DataError: `babel` is missing or has no such locale.
     """
-    locale = _package("babel").Locale.parse(code)
+    babel = _package("babel")
+    try:
+        locale = babel.Locale.parse(code)
+    except (ValueError, babel.UnknownLocaleError) as error:
+        raise DataError(f"babel has no locale {code!r}.") from error
     dates = [*locale.days["format"]["wide"].values(), *locale.months["format"]["wide"].values()]
     scripts = _scripts(" ".join(dates))
     words = " ".join([*locale.territories.values(), *locale.languages.values(), *dates]).split()
