@@ -107,15 +107,6 @@ def model_card(
     figures = "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
     languages = len({voice.language for voice in VOICES.values()})
-    packages = sorted({voice.package for voice in VOICES.values()})
-    voices = textwrap.fill(
-        "The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of "
-        f"Debian: {', '.join(packages)}. All may be used, changed and sold: BSD-like, LGPL, GPL or "
-        "(Pico, whose sources are not there) Apache 2.0. MBROLA's, of which there are far more, "
-        "may not.",
-        100,
-        break_on_hyphens=False,
-    )
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
 {parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
@@ -157,7 +148,7 @@ it never heard: {100 * phone_error:.1f} %.
 | English and Spanish telephone prompts | 1, 2, 3, 4 | CC BY-SA 3.0 |
 | Portuguese telephone prompts | 1 | CC BY-SA 3.0 |
 
-{voices}
+{_voices()}
 
 No Mboshi and no Cherokee audio.
 
@@ -178,6 +169,18 @@ The recipes `prompts` and `quickstart` start from fresh weights: this encoder ha
 transcripts of the prompts, and heard the voices and sentences of the synthesiser.
 It has heard no child, little noise of the field and few real voices.
 """
+
+
+def _voices() -> str:
+    """Return whose voices those of people are, and on what terms."""
+    packages = ", ".join(sorted({voice.package for voice in VOICES.values()}))
+    return textwrap.fill(
+        "The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of "
+        f"Debian: {packages}. All may be used, changed and sold: BSD-like, LGPL, GPL or (Pico, "
+        "whose sources are not there) Apache 2.0. MBROLA's, of which there are far more, may not.",
+        100,
+        break_on_hyphens=False,
+    )
 
 
 def _figures(digest: str) -> list[str]:
