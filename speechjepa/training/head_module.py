@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -206,20 +207,8 @@ class HeadModule(RecordingModule):
         return float(readings[self.criteria[0]])
 
     def _evaluate(self, step: int) -> None:
-        trained = self.model
-        self.model = trained if self.average is None else self.average
-        self.model.eval()
-        try:
-            with autocast(self.device, self.precision_name):
-                readings = self.measure_dev()
-            self._judge(step, readings)
-        finally:
-            self.model = trained
-            self.model.train()
-
-    def _judge(self, step: int, readings: dict[str, float] | None) -> None:
-        """Keep the weights that were read if they are the best so far; stop where none gets
-        better."""
+        with self._averaged(), autocast(self.device, self.precision_name):
+            readings = self.measure_dev()
         if readings is None:
             self._keep({**dict.fromkeys(self.criteria), "step": step})
             return
@@ -237,8 +226,24 @@ class HeadModule(RecordingModule):
     def _keep(self, best: dict[str, Any]) -> None:
         if not self.sound():
             return
+        with self._averaged():
+            if self.average is not None and not self.sound():
+                return
+            weights = self.model.state_dict()
         self.best = best
-        self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the average, where there is one, in the place of the model, for evaluation."""
+        trained = self.model
+        self.model = trained if self.average is None else self.average
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model = trained
+            self.model.train()
 
     @property
     def _encoder_is_frozen(self) -> bool:
