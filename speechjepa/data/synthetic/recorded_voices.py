@@ -218,25 +218,13 @@ def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, A
 
     split, name, settings = job
     voice = VOICES[name]
-    known = set(settings.words) if voice.language == "en" else set()
-    if voice.language in LANGUAGES:
-        inventor = WordInventor.of_language(voice.language, settings.seed)
-        inventor = WordInventor({*inventor.words, *known})
-    else:
-        inventor = WordInventor(words_of_locale(voice.language))
+    inventor = _inventor(voice, settings)
     rows: list[dict[str, Any]] = []
     seconds, silent, first = 0.0, 0, 0
     while seconds < 60.0 * settings.minutes:
-        batch = []
-        for number in range(first, first + _BATCH):
-            said_id = f"{name}-{number:05d}"
-            draw = random.Random(f"{settings.seed}/words/{said_id}")
-            if voice.spelt and draw.random() < INVENTED_SHARE:
-                text = inventor.utterance(draw)
-            else:
-                text = " ".join(draw.choices(inventor.words, k=draw.choice(NUM_WORDS)))
-            if _is_written(text, voice.encoding):
-                batch.append(_Said(said_id, text, draw.uniform(*_STRETCH)))
+        ids = [f"{name}-{number:05d}" for number in range(first, first + _BATCH)]
+        drawn = [_draw(said_id, voice, inventor, settings.seed) for said_id in ids]
+        batch = [said for said in drawn if _is_written(said.text, voice.encoding)]
         first += _BATCH
         if not batch:
             continue
@@ -268,6 +256,24 @@ def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, A
     return rows
 
 
+def _inventor(voice: RecordedVoice, settings: RecordedVoiceCorpus) -> WordInventor:
+    """Return who knows the words of a voice's language, and more for English."""
+    if voice.language not in LANGUAGES:
+        return WordInventor(words_of_locale(voice.language))
+    inventor = WordInventor.of_language(voice.language, settings.seed)
+    return WordInventor([*inventor.words, *settings.words]) if voice.language == "en" else inventor
+
+
+def _draw(said_id: str, voice: RecordedVoice, inventor: WordInventor, seed: int) -> _Said:
+    """Return what an utterance of a voice says, and how slowly."""
+    draw = random.Random(f"{seed}/words/{said_id}")
+    if voice.spelt and draw.random() < INVENTED_SHARE:
+        text = inventor.utterance(draw)
+    else:
+        text = " ".join(draw.choices(inventor.words, k=draw.choice(NUM_WORDS)))
+    return _Said(said_id, text, draw.uniform(*_STRETCH))
+
+
 def _is_written(text: str, encoding: str) -> bool:
     """Whether the encoding has every letter: what is not there would not be said."""
     try:
@@ -279,8 +285,6 @@ def _is_written(text: str, encoding: str) -> bool:
 
 def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | None]:
     """Return samples and their rate of each; None where the voice cannot say it."""
-    import soundfile
-
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.wav" for number in range(len(batch))]
         if VOICES[name].package in _COMMANDS:
@@ -298,7 +302,7 @@ def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | N
                 lines.append(f'(unwind-protect (utt.save.wave {utterance} "{path}" \'riff) nil)')
             script.write_text("\n".join(lines) + "\n", VOICES[name].encoding)
             _run(["festival", "--batch", str(script)])
-        return [_read(soundfile, path) for path in paths]
+        return [_read(path) for path in paths]
 
 
 def _command(name: str, said: _Said, path: Path) -> list[str]:
@@ -310,7 +314,10 @@ def _command(name: str, said: _Said, path: Path) -> list[str]:
     return ["pico2wave", "-l", name, "-w", str(path), speed]
 
 
-def _read(soundfile: Any, path: Path) -> tuple[np.ndarray, int] | None:
+def _read(path: Path) -> tuple[np.ndarray, int] | None:
+    """Return samples and their rate; None where there is no sound."""
+    import soundfile
+
     try:
         waveform, rate = soundfile.read(path, dtype="float32")
     except (RuntimeError, OSError):
