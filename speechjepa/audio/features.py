@@ -115,6 +115,51 @@ class RunningStatistics(nn.Module):
         return (x - mean) * torch.rsqrt(variance + 1e-2), after
 
 
+class UtterancePrior(nn.Module):
+    """What is known of an utterance's statistics before it is heard, for those that are short.
+
+    Half a second of speech has the mean of its few phones: taken away whole, it takes with it
+    what they differ in. So the mean's shape over channels and the variances weigh, beside the
+    utterance's own, as much as `seconds` of training data; the level remains the utterance's.
+
+    Args:
+        num_mels: Mel channels F.
+        seconds: Weight (seconds of audio).
+    """
+
+    RANGE = RunningStatistics.RANGE
+    """Speech is down to this far below the loudest frame (nats of mean log energy)."""
+
+    shape: Tensor
+    variance: Tensor
+
+    def __init__(self, num_mels: int, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.register_buffer("shape", torch.zeros(num_mels))
+        self.register_buffer("variance", torch.full((num_mels,), GLOBAL_STD**2))
+
+    @torch.no_grad()
+    def fit(self, utterances: Sequence[Tensor]) -> None:
+        """Take both from the speech in log-mel frames (T, F) of utterances, each counting once."""
+        shapes, variances = [], []
+        for frames in utterances:
+            level = frames.mean(dim=1)
+            speech = frames[level > level.max() - self.RANGE]
+            shapes.append(speech.mean(dim=0) - speech.mean())
+            variances.append(speech.var(dim=0, correction=0))
+        self.shape.copy_(torch.stack(shapes).mean(dim=0))
+        self.variance.copy_(torch.stack(variances).mean(dim=0))
+
+    def forward(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Return statistics (B, 1, F) in place of an utterance's, of so many frames (B, 1, 1)."""
+        own = count / (count + 100.0 * self.seconds)
+        level = mean.mean(dim=2, keepdim=True)
+        expected = level + own * (mean - level) + (1.0 - own) * self.shape
+        spread = variance + (mean - expected).square()
+        return expected, own * spread + (1.0 - own) * self.variance
+
+
 class LogMel(nn.Module):
     """Turn waveforms into log-mel frames every 10 ms.
 
@@ -127,6 +172,7 @@ class LogMel(nn.Module):
         sample_rate: Hz.
         normalization: "utterance" gives every channel zero mean and unit variance over the
             utterance; "global" applies one fixed shift and scale, which a stream can use too.
+        prior_seconds: Weight of an `UtterancePrior` beside the utterance (seconds); 0 = none.
     """
 
     window: Tensor
@@ -137,6 +183,7 @@ class LogMel(nn.Module):
         num_mels: int = 80,
         sample_rate: int = 16000,
         normalization: Normalization = "utterance",
+        prior_seconds: float = 0.0,
     ) -> None:
         super().__init__()
         self.hop = sample_rate // 100
@@ -145,6 +192,9 @@ class LogMel(nn.Module):
         self.normalization = normalization
         self.num_mels = num_mels
         self.running: RunningStatistics | None = None
+        self.prior: UtterancePrior | None = None
+        if prior_seconds and normalization == "utterance":
+            self.prior = UtterancePrior(num_mels, prior_seconds)
         filters = melscale_fbanks(
             self.fft_size // 2 + 1, 20.0, sample_rate / 2, num_mels, sample_rate, mel_scale="htk"
         )
@@ -231,4 +281,7 @@ class LogMel(nn.Module):
         mean = mel.sum(dim=1, keepdim=True) / count
         centred = (mel - mean).masked_fill(padding, 0.0)
         variance = centred.square().sum(dim=1, keepdim=True) / count
+        if self.prior is not None:
+            mean, variance = self.prior(mean, variance, count)
+            centred = (mel - mean).masked_fill(padding, 0.0)
         return centred * torch.rsqrt(variance + 1e-2)

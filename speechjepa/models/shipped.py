@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from speechjepa.errors import ModelError
@@ -13,6 +14,7 @@ from speechjepa.models.bundle import (
     EncoderConfig,
     encoder_config,
 )
+from speechjepa.models.speech_encoder import SpeechEncoderConfig
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "tiny"
 CHECKSUM_FILE = "SHA256SUMS"
@@ -64,9 +66,16 @@ def checksum(folder: Path) -> str:
 
 
 def fits_shipped(config: EncoderConfig) -> bool:
-    """Say whether an encoder with these settings can start from the shipped weights."""
+    """Say whether an encoder with these settings can start from the shipped weights.
+
+    Settings that ask for no prior of the normalisation take that of the shipped encoder.
+    """
     path = SHIPPED / CONFIG_FILE
     if not path.exists():
         return False
     entry = json.loads(path.read_text(encoding="utf-8"))["encoder"]
-    return encoder_config(entry, str(path)) == config
+    shipped = encoder_config(entry, str(path))
+    if isinstance(config, SpeechEncoderConfig) and isinstance(shipped, SpeechEncoderConfig):
+        seconds = config.normalization_prior_seconds or shipped.normalization_prior_seconds
+        config = replace(config, normalization_prior_seconds=seconds)
+    return shipped == config

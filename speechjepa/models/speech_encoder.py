@@ -86,6 +86,10 @@ class SpeechEncoderConfig:
     normalization: Normalization = "utterance"
     """Of the log-mel channels: per utterance, or global constants. A stream of an encoder that
     learned to stream is normalised by what was heard so far, in place of the utterance."""
+    normalization_prior_seconds: float = 0.0
+    """Of per-utterance normalisation: how much the statistics of the training data weigh beside
+    the utterance's own (seconds of audio). Single words are told apart better with 1. 0 = none,
+    or that of the encoder which training starts from."""
     dropout: float = 0.0
     """Probability; in the feature projection, attention weights and residual branches."""
     drop_path: float = 0.0
@@ -103,6 +107,7 @@ class SpeechEncoderConfig:
     def __post_init__(self) -> None:
         least = dict.fromkeys(("width", "num_layers", "num_heads", "ffn_width", "num_mels"), 1)
         least |= {"kernel_size": 1, "chunk_frames": 1, "left_chunks": 0}
+        least |= {"normalization_prior_seconds": 0}
         require_at_least(self, least)
         require_probabilities(self, ("dropout", "drop_path"))
         if self.width % (2 * self.num_heads):
@@ -134,7 +139,12 @@ class SpeechEncoder(Encoder):
         super().__init__()
         self.config = config
         self.feature_encoder = LogMelFeatureEncoder(
-            config.width, config.frame_rate, config.num_mels, config.normalization, config.dropout
+            config.width,
+            config.frame_rate,
+            config.num_mels,
+            config.normalization,
+            config.dropout,
+            config.normalization_prior_seconds,
         )
         last = max(1, config.num_layers - 1)
         self.blocks = nn.ModuleList(

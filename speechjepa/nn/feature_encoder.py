@@ -22,6 +22,7 @@ class LogMelFeatureEncoder(nn.Module):
         num_mels: Mel channels F.
         normalization: See `LogMel`.
         dropout: On the output.
+        prior_seconds: See `LogMel`.
     """
 
     def __init__(
@@ -31,11 +32,12 @@ class LogMelFeatureEncoder(nn.Module):
         num_mels: int = 80,
         normalization: Normalization = "utterance",
         dropout: float = 0.0,
+        prior_seconds: float = 0.0,
     ) -> None:
         super().__init__()
         if frame_rate not in (25, 50):
             raise ValueError(f"`frame_rate` must be 25 or 50, but is {frame_rate} instead")
-        self.log_mel = LogMel(num_mels, normalization=normalization)
+        self.log_mel = LogMel(num_mels, normalization=normalization, prior_seconds=prior_seconds)
         self.strides = 1 if frame_rate == 50 else 2
         channels = [num_mels] + [width] * self.strides
         # Kernel 4, stride 2, one frame of left context: an output frame sees input frames

@@ -36,6 +36,7 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
+from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.head_module import HeadModule, fit_module
 from speechjepa.training.inherit import inherit_head
 from speechjepa.training.labelled import (
@@ -178,7 +179,8 @@ def finetune(
         frame_rate=16000 / network.hop,
         waveform_front_end=network.hears_waveform,
     )
-    config = learn_to_stream(config, network, data.items)
+    config = learn_to_stream(config, network)
+    fit_front_end(network, data.items)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     start = _start_head(model, data, init, config)

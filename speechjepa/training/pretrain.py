@@ -36,6 +36,7 @@ from speechjepa.training.callbacks import (
     start_encoder,
 )
 from speechjepa.training.config import PretrainConfig
+from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
 from speechjepa.training.objectives import (
@@ -257,6 +258,7 @@ def pretrain(
     items = CachedItems(cache, config.max_seconds, config.min_seconds)
     network = start_encoder(encoder, init)
     network.set_dropout(config.dropout, config.drop_path)
+    fit_front_end(network, items)
     objective = build_objective(network, config)
     if start.checkpoint is None:
         objective.fit(_some_audio(items, config.seed), config.seed)

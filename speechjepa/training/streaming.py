@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechjepa.data.batches import Batch, CachedItems
+from speechjepa.data.batches import Batch
 from speechjepa.errors import ConfigError
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.speech_encoder import SpeechEncoder, StreamingConfig
@@ -29,19 +29,16 @@ GAIN_DECIBELS = 10.0
 """Levels are changed by up to this: a stream knows the level of what is to come only roughly."""
 PAUSE_SECONDS = (0.2, 1.5)
 """Least and most silence between joined utterances (seconds)."""
-STATISTICS_SECONDS = 1200.0
-"""Audio that the running statistics start from is measured on (seconds)."""
 DEV_CHUNK_SECONDS = 0.32
 """Chunks of the dev error while training (seconds)."""
 
 
-def learn_to_stream(config: FinetuneConfig, encoder: Encoder, items: CachedItems) -> FinetuneConfig:
+def learn_to_stream(config: FinetuneConfig, encoder: Encoder) -> FinetuneConfig:
     """Make an encoder trainable for streams, where the settings want it or it streams already.
 
     Args:
         config: Settings.
         encoder: Changed in place.
-        items: Training data, whose statistics a stream starts from.
 
     Returns:
         The settings, with the chunks that it is trained with.
@@ -62,23 +59,7 @@ def learn_to_stream(config: FinetuneConfig, encoder: Encoder, items: CachedItems
             "without, by hearing the last seconds again and again"
         )
     encoder.set_streaming(config.streaming)
-    if encoder.feature_encoder.log_mel.running is not None:
-        encoder.feature_encoder.log_mel.running.fit(_log_mels(encoder, items))
     return config
-
-
-def _log_mels(encoder: SpeechEncoder, items: CachedItems) -> list[Tensor]:
-    """Return log-mel frames (T, F) of an even sample of the items."""
-    log_mel = encoder.feature_encoder.log_mel
-    margin = log_mel.window_size - log_mel.hop
-    step = max(1, math.ceil(float(items.lengths.sum()) / 16000 / STATISTICS_SECONDS))
-    frames = []
-    for index in range(0, len(items), step):
-        waveform = torch.from_numpy(items[(index, 0)][0]).float()
-        if len(waveform) >= log_mel.hop:
-            padded = torch.nn.functional.pad(waveform, (margin // 2, margin - margin // 2))
-            frames.append(log_mel.frames(padded[None])[0])
-    return frames
 
 
 def draw_chunks(

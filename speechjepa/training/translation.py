@@ -43,6 +43,7 @@ from speechjepa.training.callbacks import (
     start_encoder,
 )
 from speechjepa.training.doctor import CtcDoctor
+from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.head_module import HeadModule, fit_module
 from speechjepa.training.monitors import diverged
 from speechjepa.training.precision import autocast
@@ -260,7 +261,8 @@ def train_translator(
     _start_translator(model, files, init)
     network.set_dropout(config.dropout, config.drop_path)
     model.translator.set_dropout(config.dropout)
-    config = cast(TranslateConfig, learn_to_stream(config, network, data.items))
+    config = cast(TranslateConfig, learn_to_stream(config, network))
+    fit_front_end(network, data.items)
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
     module = TranslationModule(model, data, dev_data, config, budget, doctor)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from speechjepa.audio.features import GLOBAL_MEAN, GLOBAL_STD, LogMel
+from speechjepa.audio.features import GLOBAL_MEAN, GLOBAL_STD, LogMel, UtterancePrior
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -59,9 +59,11 @@ def test_values_equal_torchaudio_where_the_definitions_coincide():
     assert torch.allclose(ours[0], expected[:50], atol=1e-3)
 
 
-@pytest.mark.parametrize("normalization", ["utterance", "global"])
-def test_padding_changes_nothing_whatever_it_holds(normalization):
-    log_mel = LogMel(normalization=normalization)
+@pytest.mark.parametrize(
+    "normalization, prior_seconds", [("utterance", 0.0), ("utterance", 1.0), ("global", 0.0)]
+)
+def test_padding_changes_nothing_whatever_it_holds(normalization, prior_seconds):
+    log_mel = LogMel(normalization=normalization, prior_seconds=prior_seconds)
     short = noise(1, 5000)
     padded = torch.cat([short, torch.full((1, 3000), 7.0)], dim=1)
     alone, _ = log_mel(short, torch.tensor([5000]))
@@ -113,3 +115,48 @@ def test_lower_precision_around_it_does_not_reach_it():
         found, _ = LogMel()(waveform, all_of(waveform))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def test_a_prior_is_the_shape_and_spread_of_speech_whatever_its_level():
+    prior = UtterancePrior(2, 1.0)
+    quiet = torch.tensor([[0.0, 2.0], [2.0, 4.0], [-20.0, -20.0]])  # the last is no speech
+    loud = torch.tensor([[10.0, 10.0], [10.0, 14.0]])
+    prior.fit([quiet, loud])
+    # Means of speech (1, 3) and (10, 12): 1 below and 1 above their level.
+    assert prior.shape.tolist() == [-1.0, 1.0]
+    assert prior.variance.tolist() == [0.5, 2.5]  # of (1, 1) and (0, 4)
+
+
+def test_a_prior_weighs_as_much_as_its_seconds():
+    prior = UtterancePrior(2, 1.0)
+    prior.fit([torch.tensor([[-2.0, 2.0], [-2.0, 4.0]]), torch.tensor([[0.0, 2.0], [0.0, 4.0]])])
+    assert prior.shape.tolist() == [-2.0, 2.0] and prior.variance.tolist() == [0.0, 1.0]
+    # 300 frames beside a second: three quarters are the utterance's own, its level all of it.
+    mean, variance = torch.tensor([[[9.0, 11.0]]]), torch.tensor([[[4.0, 4.0]]])
+    found, spread = prior(mean, variance, torch.tensor([[[300]]]))
+    assert found.flatten().tolist() == [10 - 1.25, 10 + 1.25]
+    # Around what is taken for the mean the utterance has 4 + 0.25^2.
+    assert spread.flatten().tolist() == [0.75 * 4.0625, 0.75 * 4.0625 + 0.25]
+
+
+def test_with_a_prior_a_short_utterance_keeps_its_colour_and_a_long_one_hardly():
+    log_mel = LogMel(prior_seconds=1.0)
+    hertz = 1000.0
+    tone = torch.sin(2 * math.pi * hertz * torch.arange(32000) / 16000)[None] + noise(1, 32000)
+    short, _ = log_mel(tone[:, :3200], torch.tensor([3200]))
+    long, _ = log_mel(tone.repeat(1, 20), torch.tensor([640000]))
+    assert LogMel()(tone, torch.tensor([32000]))[0].mean(dim=1).abs().max() < 1e-4
+    at = int(short[0].mean(dim=0).argmax())
+    assert short[0, :, at].mean() > 1.0
+    assert long[0, :, at].mean() < 0.25 * short[0, :, at].mean()
+
+
+def test_with_a_prior_loudness_changes_nothing_still():
+    log_mel = LogMel(prior_seconds=1.0)
+    quiet = noise(1, 8000)
+    size = all_of(quiet)
+    assert torch.allclose(log_mel(quiet, size)[0], log_mel(5 * quiet, size)[0], atol=0.01)
+
+
+def test_a_fixed_shift_takes_no_prior():
+    assert LogMel(normalization="global", prior_seconds=1.0).prior is None

@@ -119,7 +119,7 @@ def test_a_batch_that_is_heard_whole_is_left_alone():
 def test_only_the_native_encoder_can_learn_it():
     sizes = Wav2Vec2Config(width=16, num_layers=1, num_heads=2, ffn_width=16)
     with pytest.raises(ConfigError, match="native encoder"):
-        learn_to_stream(FinetuneConfig(streaming=STREAMING), build_encoder(sizes), None)
+        learn_to_stream(FinetuneConfig(streaming=STREAMING), build_encoder(sizes))
 
 
 def test_the_best_state_is_the_best_of_both():

@@ -1,0 +1,46 @@
+"""What a front end takes as known of speech before it hears any."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from speechjepa.audio.features import LogMel
+from speechjepa.data.batches import CachedItems
+from speechjepa.models.encoder import Encoder
+from speechjepa.models.speech_encoder import SpeechEncoder
+
+STATISTICS_SECONDS = 1200.0
+"""Audio that is measured (seconds)."""
+
+
+def fit_front_end(encoder: Encoder, items: CachedItems) -> None:
+    """Measure on training data the statistics that streams and short utterances start from.
+
+    Args:
+        encoder: Changed in place; one without such statistics is left alone.
+        items: Training data.
+    """
+    if not isinstance(encoder, SpeechEncoder):
+        return
+    log_mel = encoder.feature_encoder.log_mel
+    known = [part for part in (log_mel.running, log_mel.prior) if part is not None]
+    if known:
+        frames = _log_mels(log_mel, items)
+        for part in known:
+            part.fit(frames)
+
+
+def _log_mels(log_mel: LogMel, items: CachedItems) -> list[Tensor]:
+    """Return log-mel frames (T, F) of an even sample of the items."""
+    margin = log_mel.window_size - log_mel.hop
+    step = max(1, math.ceil(float(items.lengths.sum()) / 16000 / STATISTICS_SECONDS))
+    frames = []
+    for index in range(0, len(items), step):
+        waveform = torch.from_numpy(items[(index, 0)][0]).float()
+        if len(waveform) >= log_mel.hop:
+            padded = torch.nn.functional.pad(waveform, (margin // 2, margin - margin // 2))
+            frames.append(log_mel.frames(padded[None])[0])
+    return frames
