@@ -27,6 +27,7 @@ NATIVE = {
         "left_chunks": 2,
         "causal_convolution": True,
     },
+    "prior": {"frame_rate": 25, "normalization_prior_seconds": 1.0},
 }
 PUBLISHED = ("wav2vec2-base", "wavlm-large", "data2vec")
 
@@ -36,6 +37,8 @@ def native(**changes):
     encoder = SpeechEncoder(
         SpeechEncoderConfig(width=32, num_layers=2, num_heads=2, ffn_width=48, **changes)
     )
+    if encoder.feature_encoder.log_mel.prior is not None:
+        encoder.feature_encoder.log_mel.prior.shape.normal_()
     vocabulary = Vocabulary.build(["abcdef g"])
     ctc = CtcModel(encoder, len(vocabulary), upsample=2)
     for parameter in ctc.parameters():
