@@ -32,7 +32,7 @@ from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.recognise import read_utterance
 from speechjepa.metrics.abx import abx_error
 from speechjepa.metrics.collapse import rankme
-from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.bundle import Bundle, fresh_copy
 from speechjepa.models.shipped import shipped_version
 from speechjepa.text.normalize import normalize_text
 from speechjepa.workflow.record import make_record, write_json
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = {name: load(path) for name, path in named}
     first = next(iter(models.values()))
     torch.manual_seed(0)
-    fresh = build_encoder(first.bundle.encoder.config)  # type: ignore[arg-type]
+    fresh = fresh_copy(first.bundle.encoder)
     models = {FRESH: SpeechModel(Bundle(encoder=fresh)), **models, ALIGNER: aligner}
     everything = [u for u in read_corpus(args.data) if u.text]
     number = min(args.utterances, len(everything))

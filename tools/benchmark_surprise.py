@@ -24,7 +24,7 @@ from speechjepa.data.readers import read_corpus
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.surprise import surprise
-from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.bundle import Bundle, fresh_copy
 from speechjepa.models.pretraining import build_predictor
 from speechjepa.workflow.record import make_record, write_json
 
@@ -88,7 +88,7 @@ def untrained(model: SpeechModel, seed: int) -> SpeechModel:
     torch.manual_seed(seed)
     sizes = model.bundle.predictor_config
     assert sizes is not None
-    encoder = build_encoder(model.bundle.encoder.config)  # type: ignore[arg-type]
+    encoder = fresh_copy(model.bundle.encoder)
     network = build_predictor(encoder, sizes)
     return SpeechModel(Bundle(encoder=encoder, predictor=network, predictor_config=sizes))
 

@@ -29,7 +29,7 @@ from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.units import extract_frames, frame_rate
 from speechjepa.metrics.abx import abx_error
 from speechjepa.metrics.units import bitrate, phone_figures
-from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.bundle import Bundle, fresh_copy
 from speechjepa.models.shipped import shipped_version
 from speechjepa.units.kmeans import Layer, Units, fit_units
 from speechjepa.units.sequences import deduplicate
@@ -100,7 +100,7 @@ def encoders(asked: Sequence[str]) -> dict[str, SpeechModel]:
     """Return what is measured, by name."""
     shipped = load("shipped")
     torch.manual_seed(SEED)
-    fresh = SpeechModel(Bundle(encoder=build_encoder(shipped.bundle.encoder.config)))  # type: ignore[arg-type]
+    fresh = SpeechModel(Bundle(encoder=fresh_copy(shipped.bundle.encoder)))
     named = [text.partition("=")[::2] for text in asked]
     return {
         "log-mel": shipped,

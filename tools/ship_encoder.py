@@ -6,7 +6,7 @@
     python tools/ship_encoder.py runs/pretrained-tiny runs/pretrained-tiny-varied \
         runs/pretrained-tiny-voices
 
-Weights are stored in bfloat16; everything that is not trained (window, mel filters) in float32.
+Weights are stored in bfloat16; what the front end measured in float32.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def main() -> None:
     digest = shrink(folder / WEIGHTS_FILE, {name for name, _ in source.ctc.named_parameters()})
     (folder / CHECKSUM_FILE).write_text(f"{digest}  {WEIGHTS_FILE}\n", encoding="ascii")
     phone_error = json.loads((run / "evaluate" / "results.json").read_text("utf-8"))["cer"]
-    card = model_card(
-        stages, num_parameters(source.encoder), phone_error, digest, options.departures
-    )
+    card = model_card(stages, source.encoder, phone_error, digest, options.departures)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     size = (folder / WEIGHTS_FILE).stat().st_size
     if size > MAX_BYTES:
@@ -100,12 +98,13 @@ def shrink(path: Path, parameters: set[str]) -> str:
 
 
 def model_card(
-    stages: dict[str, Any], parameters: int, phone_error: float, digest: str, departures: str
+    stages: dict[str, Any], encoder: Any, phone_error: float, digest: str, departures: str
 ) -> str:
     """Return the model card: data, licence, how it was made, figures."""
     pretrain, first, second, third = (stages[name] for name in ("pretrain", *LESSONS))
     figures = "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
+    parameters, prior = num_parameters(encoder), encoder.config.normalization_prior_seconds
     languages = len({voice.language for voice in VOICES.values()})
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
@@ -116,6 +115,9 @@ def model_card(
 The default start of fine-tuning and of further pretraining. By itself it writes phones, in the
 alphabet of the IPA without stress, tone and word boundaries; fine-tuning starts the letters of a
 language that are also such symbols from them.
+
+Log-mel channels are normalised by the statistics of the utterance, beside which those of training
+data weigh as much as {prior:g} s of it; fine-tuning measures them on its own data.
 
 ## How it was made
 

@@ -118,44 +118,53 @@ class RunningStatistics(nn.Module):
 class UtterancePrior(nn.Module):
     """What is known of an utterance's statistics before it is heard, for those that are short.
 
-    Half a second of speech has the mean of its few phones: taken away whole, it takes with it
-    what they differ in. So the mean's shape over channels and the variances weigh, beside the
-    utterance's own, as much as `seconds` of training data; the level remains the utterance's.
+    The mean of half a second is that of its few phones: normalised by it, they lose what they
+    differ in. So the colour of the mean (what channels have above their common level) and the
+    variances are the utterance's and those of training data, as if so many more seconds of the
+    latter had been heard at its level.
 
     Args:
         num_mels: Mel channels F.
-        seconds: Weight (seconds of audio).
+        seconds: Weight of the training data (seconds of audio).
     """
 
-    RANGE = RunningStatistics.RANGE
-    """Speech is down to this far below the loudest frame (nats of mean log energy)."""
-
-    shape: Tensor
+    colour: Tensor
     variance: Tensor
 
     def __init__(self, num_mels: int, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
-        self.register_buffer("shape", torch.zeros(num_mels))
+        self.register_buffer("colour", torch.zeros(num_mels))
         self.register_buffer("variance", torch.full((num_mels,), GLOBAL_STD**2))
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it knows more than the constants that it begins with."""
+        return bool(self.colour.any())
 
     @torch.no_grad()
     def fit(self, utterances: Sequence[Tensor]) -> None:
-        """Take both from the speech in log-mel frames (T, F) of utterances, each counting once."""
-        shapes, variances = [], []
+        """Take both from the speech in log-mel frames (T, F) of utterances; silent ones say
+        nothing."""
+        colours, variances, counts = [], [], []
         for frames in utterances:
             level = frames.mean(dim=1)
-            speech = frames[level > level.max() - self.RANGE]
-            shapes.append(speech.mean(dim=0) - speech.mean())
-            variances.append(speech.var(dim=0, correction=0))
-        self.shape.copy_(torch.stack(shapes).mean(dim=0))
-        self.variance.copy_(torch.stack(variances).mean(dim=0))
+            speech = frames[level > level.max() - RunningStatistics.RANGE]
+            variance = speech.var(dim=0, correction=0)
+            if variance.any():
+                colours.append(speech.mean(dim=0) - speech.mean())
+                variances.append(variance)
+                counts.append(float(len(speech)))
+        if counts:
+            shares = torch.tensor(counts, device=self.colour.device) / sum(counts)
+            self.colour.copy_(shares @ torch.stack(colours))
+            self.variance.copy_(shares @ torch.stack(variances))
 
     def forward(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """Return statistics (B, 1, F) in place of an utterance's, of so many frames (B, 1, 1)."""
         own = count / (count + 100.0 * self.seconds)
         level = mean.mean(dim=2, keepdim=True)
-        expected = level + own * (mean - level) + (1.0 - own) * self.shape
+        expected = level + own * (mean - level) + (1.0 - own) * self.colour
         spread = variance + (mean - expected).square()
         return expected, own * spread + (1.0 - own) * self.variance
 
@@ -171,7 +180,8 @@ class LogMel(nn.Module):
         num_mels: Mel channels F between 20 Hz and half the sample rate.
         sample_rate: Hz.
         normalization: "utterance" gives every channel zero mean and unit variance over the
-            utterance; "global" applies one fixed shift and scale, which a stream can use too.
+            utterance (without a prior); "global" applies one fixed shift and scale, which a stream
+            can use too.
         prior_seconds: Weight of an `UtterancePrior` beside the utterance (seconds); 0 = none.
     """
 
@@ -193,18 +203,24 @@ class LogMel(nn.Module):
         self.num_mels = num_mels
         self.running: RunningStatistics | None = None
         self.prior: UtterancePrior | None = None
-        if prior_seconds and normalization == "utterance":
-            self.prior = UtterancePrior(num_mels, prior_seconds)
         filters = melscale_fbanks(
             self.fft_size // 2 + 1, 20.0, sample_rate / 2, num_mels, sample_rate, mel_scale="htk"
         )
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
+        if prior_seconds:
+            self.set_prior(prior_seconds)
 
     def learn_to_stream(self) -> None:
         """Get statistics that a stream can use, where normalisation is over the utterance."""
         if self.normalization == "utterance":
             self.running = RunningStatistics(self.num_mels)
+
+    def set_prior(self, seconds: float) -> None:
+        """Get a prior of this weight, or change the weight of the one that is there."""
+        if self.prior is None:
+            self.prior = UtterancePrior(self.num_mels, seconds).to(self.window.device)
+        self.prior.seconds = seconds
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""

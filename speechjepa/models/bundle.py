@@ -105,6 +105,15 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     return SpeechEncoder(config)
 
 
+def fresh_copy(encoder: Encoder) -> Encoder:
+    """Return an encoder of the same settings and the same normalisation, with fresh weights."""
+    fresh = build_encoder(cast(EncoderConfig, encoder.config))
+    if isinstance(encoder, SpeechEncoder) and isinstance(fresh, SpeechEncoder):
+        measured = encoder.feature_encoder.log_mel.state_dict()
+        fresh.feature_encoder.log_mel.load_state_dict(measured)
+    return fresh
+
+
 def encoder_config(entry: Mapping[str, Any], where: str = CONFIG_FILE) -> EncoderConfig:
     """Return the settings of an encoder stored as {"type": ..., settings}."""
     values = dict(entry)

@@ -66,16 +66,14 @@ def checksum(folder: Path) -> str:
 
 
 def fits_shipped(config: EncoderConfig) -> bool:
-    """Say whether an encoder with these settings can start from the shipped weights.
-
-    Settings that ask for no prior of the normalisation take that of the shipped encoder.
-    """
+    """Say whether an encoder with these settings can start from the shipped weights, whatever the
+    prior of its normalisation, which has none."""
     path = SHIPPED / CONFIG_FILE
     if not path.exists():
         return False
     entry = json.loads(path.read_text(encoding="utf-8"))["encoder"]
     shipped = encoder_config(entry, str(path))
     if isinstance(config, SpeechEncoderConfig) and isinstance(shipped, SpeechEncoderConfig):
-        seconds = config.normalization_prior_seconds or shipped.normalization_prior_seconds
+        seconds = shipped.normalization_prior_seconds
         config = replace(config, normalization_prior_seconds=seconds)
     return shipped == config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -89,7 +90,7 @@ class SpeechEncoderConfig:
     normalization_prior_seconds: float = 0.0
     """Of per-utterance normalisation: how much the statistics of the training data weigh beside
     the utterance's own (seconds of audio). Single words are told apart better with 1. 0 = none,
-    or that of the encoder which training starts from."""
+    or as much as in the encoder that training starts from."""
     dropout: float = 0.0
     """Probability; in the feature projection, attention weights and residual branches."""
     drop_path: float = 0.0
@@ -107,7 +108,6 @@ class SpeechEncoderConfig:
     def __post_init__(self) -> None:
         least = dict.fromkeys(("width", "num_layers", "num_heads", "ffn_width", "num_mels"), 1)
         least |= {"kernel_size": 1, "chunk_frames": 1, "left_chunks": 0}
-        least |= {"normalization_prior_seconds": 0}
         require_at_least(self, least)
         require_probabilities(self, ("dropout", "drop_path"))
         if self.width % (2 * self.num_heads):
@@ -117,6 +117,16 @@ class SpeechEncoderConfig:
             )
         if self.left_chunks is not None and self.chunk_frames is None:
             raise ConfigError("`left_chunks` has no meaning without `chunk_frames`; set both")
+        if not 0.0 <= self.normalization_prior_seconds < math.inf:
+            raise ConfigError(
+                "`normalization_prior_seconds` must be at least 0, but is "
+                f"{self.normalization_prior_seconds} instead"
+            )
+        if self.normalization_prior_seconds and self.normalization != "utterance":
+            raise ConfigError(
+                "`normalization_prior_seconds` has no meaning with `normalization: "
+                f"{self.normalization}`; leave it out"
+            )
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size} instead")
 
@@ -175,6 +185,11 @@ class SpeechEncoder(Encoder):
         """Make it an encoder that can be trained to stream, with these chunks."""
         self.config = replace(self.config, streaming=streaming)
         self.feature_encoder.log_mel.learn_to_stream()
+
+    def set_prior(self, seconds: float) -> None:
+        """Change how much the statistics of the training data weigh (seconds)."""
+        self.config = replace(self.config, normalization_prior_seconds=seconds)
+        self.feature_encoder.log_mel.set_prior(seconds)
 
     @property
     def chunks(self) -> Chunks | None:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from speechjepa.errors import ConfigError
 from speechjepa.models.bundle import EncoderConfig, build_encoder, load_init
 from speechjepa.models.encoder import Encoder
+from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.training.config import FinetuneConfig, PretrainConfig
 from speechjepa.training.logs import RecordingModule, loggers
 from speechjepa.training.schedule import Budget
@@ -211,7 +212,7 @@ def start_encoder(
     config: EncoderConfig | None, init: str | Path | None, reset_top_layers: int = 0
 ) -> Encoder:
     """Return the encoder that a run starts from: a bundle's, with so many fresh blocks at the top,
-    or a fresh one."""
+    or a fresh one. Of the settings of a fresh one, a bundle's takes the prior alone."""
     if init is None:
         if config is None:
             raise ValueError("`encoder` or `init` must be given")
@@ -221,6 +222,9 @@ def start_encoder(
         fresh = build_encoder(encoder.config)
         for block, new in list(zip(encoder.blocks, fresh.blocks, strict=True))[-reset_top_layers:]:
             block.load_state_dict(new.state_dict())
+    seconds = getattr(config, "normalization_prior_seconds", 0.0)
+    if seconds and isinstance(encoder, SpeechEncoder):
+        encoder.set_prior(seconds)
     return encoder
 
 

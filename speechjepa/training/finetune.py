@@ -151,7 +151,7 @@ def finetune(
         dev: Labelled utterances the model is chosen by; may be empty.
         run_dir: Gets config.json, metrics.csv, tensorboard/, doctor.jsonl, bundle/.
         text: Normalisation of transcripts.
-        encoder: Sizes of a fresh encoder, when there is no `init`.
+        encoder: Sizes of a fresh encoder, or of `init` the prior alone.
         init: Bundle whose encoder is the start.
         cache_dir: Where decoded audio is kept.
 
@@ -180,7 +180,8 @@ def finetune(
         waveform_front_end=network.hears_waveform,
     )
     config = learn_to_stream(config, network)
-    fit_front_end(network, data.items)
+    frozen = bool(config.freeze_encoder or config.freeze_feature_encoder)
+    fit_front_end(network, data.items, frozen=frozen)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     start = _start_head(model, data, init, config)

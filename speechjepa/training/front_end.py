@@ -13,20 +13,25 @@ from speechjepa.models.encoder import Encoder
 from speechjepa.models.speech_encoder import SpeechEncoder
 
 STATISTICS_SECONDS = 1200.0
-"""Audio that is measured (seconds)."""
+"""Audio that is measured, about, at most (seconds)."""
 
 
-def fit_front_end(encoder: Encoder, items: CachedItems) -> None:
+def fit_front_end(encoder: Encoder, items: CachedItems, *, frozen: bool = False) -> None:
     """Measure on training data the statistics that streams and short utterances start from.
+
+    A run that goes on measures the same again.
 
     Args:
         encoder: Changed in place; one without such statistics is left alone.
         items: Training data.
+        frozen: The weights behind the front end will not follow it: what utterances are
+            normalised by stays as it was measured before.
     """
     if not isinstance(encoder, SpeechEncoder):
         return
     log_mel = encoder.feature_encoder.log_mel
-    known = [part for part in (log_mel.running, log_mel.prior) if part is not None]
+    prior = None if frozen and log_mel.prior and log_mel.prior.is_measured else log_mel.prior
+    known = [part for part in (log_mel.running, prior) if part is not None]
     if known:
         frames = _log_mels(log_mel, items)
         for part in known:

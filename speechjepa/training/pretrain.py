@@ -236,7 +236,7 @@ def pretrain(
         config: Settings.
         pool: The audio; transcripts are not looked at.
         run_dir: Gets config.json, metrics.csv, tensorboard/, checkpoints/, snapshot.npz, bundle/.
-        encoder: Sizes of a fresh encoder; ignored when `init` is given.
+        encoder: Sizes of a fresh encoder; with `init`, the prior alone counts.
         init: Bundle to continue from.
         probe: Labelled utterances for the probe; None = no probe.
         cache_dir: Where decoded audio is kept.

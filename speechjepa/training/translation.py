@@ -229,7 +229,7 @@ def train_translator(
         run_dir: Gets config.json, metrics.csv, tensorboard/, doctor.jsonl, bundle/.
         target: What is written.
         text: How the texts of the pairs were normalised.
-        encoder: Sizes of a fresh encoder, when there is no `init`.
+        encoder: Sizes of a fresh encoder, or of `init` the prior alone.
         init: Bundle whose encoder is the start, and whose translator, if it is of the same kind.
         cache_dir: Where decoded audio is kept.
 
@@ -262,7 +262,8 @@ def train_translator(
     network.set_dropout(config.dropout, config.drop_path)
     model.translator.set_dropout(config.dropout)
     config = cast(TranslateConfig, learn_to_stream(config, network))
-    fit_front_end(network, data.items)
+    frozen = bool(config.freeze_encoder or config.freeze_feature_encoder)
+    fit_front_end(network, data.items, frozen=frozen)
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
     module = TranslationModule(model, data, dev_data, config, budget, doctor)

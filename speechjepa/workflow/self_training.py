@@ -92,7 +92,7 @@ def self_train(
                 corpora.dev,
                 folder,
                 text=recipe.text,
-                encoder=None if start is not None else recipe.encoder,
+                encoder=recipe.encoder,
                 init=start,
                 cache_dir=cache_dir,
             )

@@ -264,7 +264,7 @@ class Plan:
                 self.corpora.dev,
                 self.run_dir / "finetune",
                 text=recipe.text,
-                encoder=None if start is not None else recipe.encoder,
+                encoder=recipe.encoder,
                 init=start,
                 cache_dir=self.cache_dir,
             )

@@ -302,7 +302,7 @@ class TranslationPlan:
             self.run_dir / "translate",
             target=target,
             text=recipe.text,
-            encoder=None if start is not None else recipe.encoder,
+            encoder=recipe.encoder,
             init=start,
             cache_dir=self.cache_dir,
         )

@@ -64,6 +64,8 @@ def test_values_equal_torchaudio_where_the_definitions_coincide():
 )
 def test_padding_changes_nothing_whatever_it_holds(normalization, prior_seconds):
     log_mel = LogMel(normalization=normalization, prior_seconds=prior_seconds)
+    if log_mel.prior is not None:
+        log_mel.prior.colour.copy_(torch.linspace(2.0, -2.0, 80))
     short = noise(1, 5000)
     padded = torch.cat([short, torch.full((1, 3000), 7.0)], dim=1)
     alone, _ = log_mel(short, torch.tensor([5000]))
@@ -93,8 +95,11 @@ def test_global_normalisation_shifts_with_loudness_and_utterance_normalisation_d
 
 
 def test_silence_gives_finite_features():
-    mel, _ = LogMel()(torch.zeros(1, 1600), torch.tensor([1600]))
-    assert mel.abs().max() < 1e-3
+    silence, size = torch.zeros(1, 1600), torch.tensor([1600])
+    assert LogMel()(silence, size)[0].abs().max() < 1e-3
+    knowing = LogMel(prior_seconds=1.0)
+    knowing.prior.colour.fill_(3.0)
+    assert knowing(silence, size)[0].abs().max() < 1.0  # in standard deviations of speech
 
 
 def test_no_mel_channel_is_deaf():
@@ -117,20 +122,39 @@ def test_lower_precision_around_it_does_not_reach_it():
     assert torch.equal(found, expected)
 
 
-def test_a_prior_is_the_shape_and_spread_of_speech_whatever_its_level():
+def test_a_prior_is_the_colour_and_spread_of_speech_whatever_its_level():
     prior = UtterancePrior(2, 1.0)
     quiet = torch.tensor([[0.0, 2.0], [2.0, 4.0], [-20.0, -20.0]])  # the last is no speech
-    loud = torch.tensor([[10.0, 10.0], [10.0, 14.0]])
-    prior.fit([quiet, loud])
-    # Means of speech (1, 3) and (10, 12): 1 below and 1 above their level.
-    assert prior.shape.tolist() == [-1.0, 1.0]
-    assert prior.variance.tolist() == [0.5, 2.5]  # of (1, 1) and (0, 4)
+    loud = torch.tensor([[10.0, 14.0], [10.0, 18.0]])
+    silent = torch.full((50, 2), -13.8)
+    assert not prior.is_measured
+    prior.fit([silent])
+    assert not prior.is_measured and prior.variance.tolist() == [16.0, 16.0]
+    prior.fit([quiet, loud, silent])
+    # Means of speech (1, 3) and (10, 16): 1 and 3 off their level. Variances (1, 1) and (0, 4).
+    assert prior.is_measured
+    assert prior.colour.tolist() == [-2.0, 2.0]
+    assert prior.variance.tolist() == [0.5, 2.5]
+
+
+def test_what_has_more_speech_says_more_of_it():
+    prior = UtterancePrior(2, 1.0)
+    prior.fit([torch.tensor([[0.0, 0.0], [1.0, 1.0]]).repeat(3, 1), torch.tensor([[0.0, 4.0]] * 2)])
+    assert prior.variance.tolist() == [0.25, 0.25]  # the other does not move: it says nothing
+    prior.fit(
+        [
+            torch.tensor([[0.0, 0.0], [2.0, 2.0]]).repeat(3, 1),
+            torch.tensor([[0.0, 4.0], [0.0, 8.0]]),
+        ]
+    )
+    assert prior.colour.tolist() == [-0.75, 0.75]  # 6 frames of 0, 2 of 3
+    assert prior.variance.tolist() == [0.75, 1.75]
 
 
 def test_a_prior_weighs_as_much_as_its_seconds():
     prior = UtterancePrior(2, 1.0)
     prior.fit([torch.tensor([[-2.0, 2.0], [-2.0, 4.0]]), torch.tensor([[0.0, 2.0], [0.0, 4.0]])])
-    assert prior.shape.tolist() == [-2.0, 2.0] and prior.variance.tolist() == [0.0, 1.0]
+    assert prior.colour.tolist() == [-2.0, 2.0] and prior.variance.tolist() == [0.0, 1.0]
     # 300 frames beside a second: three quarters are the utterance's own, its level all of it.
     mean, variance = torch.tensor([[[9.0, 11.0]]]), torch.tensor([[[4.0, 4.0]]])
     found, spread = prior(mean, variance, torch.tensor([[[300]]]))
@@ -153,10 +177,14 @@ def test_with_a_prior_a_short_utterance_keeps_its_colour_and_a_long_one_hardly()
 
 def test_with_a_prior_loudness_changes_nothing_still():
     log_mel = LogMel(prior_seconds=1.0)
+    log_mel.prior.colour.copy_(torch.linspace(2.0, -2.0, 80))
     quiet = noise(1, 8000)
     size = all_of(quiet)
     assert torch.allclose(log_mel(quiet, size)[0], log_mel(5 * quiet, size)[0], atol=0.01)
 
 
-def test_a_fixed_shift_takes_no_prior():
-    assert LogMel(normalization="global", prior_seconds=1.0).prior is None
+def test_the_weight_can_be_changed_and_what_was_measured_stays():
+    log_mel = LogMel(prior_seconds=1.0)
+    log_mel.prior.colour.fill_(3.0)
+    log_mel.set_prior(2.0)
+    assert log_mel.prior.seconds == 2.0 and (log_mel.prior.colour == 3.0).all()

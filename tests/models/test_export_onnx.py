@@ -38,7 +38,7 @@ def native(**changes):
         SpeechEncoderConfig(width=32, num_layers=2, num_heads=2, ffn_width=48, **changes)
     )
     if encoder.feature_encoder.log_mel.prior is not None:
-        encoder.feature_encoder.log_mel.prior.shape.normal_()
+        encoder.feature_encoder.log_mel.prior.colour.normal_()
     vocabulary = Vocabulary.build(["abcdef g"])
     ctc = CtcModel(encoder, len(vocabulary), upsample=2)
     for parameter in ctc.parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def test_it_is_the_tiny_preset_and_at_most_12_megabytes():
     folder = shipped.shipped_encoder()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000
     assert shipped.fits_shipped(PRESETS["tiny"])
+    for seconds in (0.0, 1.0, 2.0):
+        own = replace(PRESETS["tiny"], normalization_prior_seconds=seconds)
+        assert shipped.fits_shipped(own)
     assert not shipped.fits_shipped(PRESETS["small"])
     assert not shipped.fits_shipped(SpeechEncoderConfig(frame_rate=50))
     config = (folder / "config.json").read_text(encoding="utf-8")
