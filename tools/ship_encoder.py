@@ -104,20 +104,12 @@ def model_card(
     pretrain, first, second, third = (stages[name] for name in ("pretrain", *LESSONS))
     figures = "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
-    parameters, prior = num_parameters(encoder), encoder.config.normalization_prior_seconds
     languages = len({voice.language for voice in VOICES.values()})
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
-{parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
+{num_parameters(encoder) / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
 
-## What it is for
-
-The default start of fine-tuning and of further pretraining. By itself it writes phones, in the
-alphabet of the IPA without stress, tone and word boundaries; fine-tuning starts the letters of a
-language that are also such symbols from them.
-
-Log-mel channels are normalised by the statistics of the utterance, beside which those of training
-data weigh as much as {prior:g} s of it; fine-tuning measures them on its own data.
+{_purpose(encoder)}
 
 ## How it was made
 
@@ -171,6 +163,19 @@ The recipes `prompts` and `quickstart` start from fresh weights: this encoder ha
 transcripts of the prompts, and heard the voices and sentences of the synthesiser.
 It has heard no child, little noise of the field and few real voices.
 """
+
+
+def _purpose(encoder: Any) -> str:
+    """Return what it is good for, and how it hears."""
+    prior = encoder.config.normalization_prior_seconds
+    return f"""## What it is for
+
+The default start of fine-tuning and of further pretraining. By itself it writes phones, in the
+alphabet of the IPA without stress, tone and word boundaries; fine-tuning starts the letters of a
+language that are also such symbols from them.
+
+Log-mel channels are normalised by the statistics of the utterance, beside which those of training
+data weigh as much as {prior:g} s of it; fine-tuning measures them on its own data."""
 
 
 def _voices() -> str:

@@ -342,6 +342,11 @@ class FinetuneConfig:
     seed: int = 0
     """Of everything random."""
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoder, or its front end, keeps its weights."""
+        return self.freeze_encoder or bool(self.freeze_feature_encoder)
+
     def __post_init__(self) -> None:
         _require(
             self,

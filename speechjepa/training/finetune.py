@@ -180,8 +180,7 @@ def finetune(
         waveform_front_end=network.hears_waveform,
     )
     config = learn_to_stream(config, network)
-    frozen = bool(config.freeze_encoder or config.freeze_feature_encoder)
-    fit_front_end(network, data.items, frozen=frozen)
+    fit_front_end(network, data.items, frozen=config.is_frozen)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     start = _start_head(model, data, init, config)
@@ -190,8 +189,7 @@ def finetune(
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
     settings = {
         **{"finetune": to_dict(config), "init": start_name(init)},
-        "label_minutes": data.minutes,
-        "utterances": len(data.items),
+        **{"label_minutes": data.minutes, "utterances": len(data.items)},
         "parameters": num_parameters(model),
     }
     save_json(settings, run_dir / "config.json")
