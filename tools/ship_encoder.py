@@ -102,12 +102,12 @@ def model_card(
 ) -> str:
     """Return the model card: data, licence, how it was made, figures."""
     pretrain, first, second, third = (stages[name] for name in ("pretrain", *LESSONS))
-    figures = "\n".join(_figures(digest))
+    parameters, figures = num_parameters(encoder), "\n".join(_figures(digest))
     departures = f"\n{departures}\n" if departures else ""
     languages = len({voice.language for voice in VOICES.values()})
     return f"""# The encoder that comes with speechjepa: `tiny`, 25 frames per second
 
-{num_parameters(encoder) / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
+{parameters / 1e6:.2f} million parameters, bfloat16. SHA-256 of `{WEIGHTS_FILE}`: `{digest}`.
 
 {_purpose(encoder)}
 
