@@ -91,6 +91,8 @@ PRETRAINED = {
 POOL = ("mboshi", "cherokee", "wyandot", "digits", "prompts-en", "prompts-es", "prompts-pt")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NO_PRETRAINING = "pretrain=null"
+FRONT_END = "encoder.normalization_prior_seconds=1.0"
+"""That of the shipped encoder, for every row that learns from fresh weights, too."""
 # The same for every row: what suits pretrained weights suits fresh ones too (docs/LOG.md).
 FINETUNING = ("finetune.layer_decay=1.0", "finetune.freeze_finetune_updates=0.0")
 # And for every row but `best`: they were begun before weights were averaged.
@@ -163,7 +165,8 @@ def _recipe(options: argparse.Namespace, column: str, settings: list[str]) -> Re
     path = ROOT / "recipes" / COLUMNS[column]
     # Settings of the pretraining, asked for by --set, must not bring it back into a cell.
     last = [setting for setting in settings if setting == NO_PRETRAINING]
-    return load_recipe(path, [*settings, *options.set, *last], data_root=options.data_root)
+    settings = [FRONT_END, *settings, *options.set, *last]
+    return load_recipe(path, settings, data_root=options.data_root)
 
 
 def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
@@ -296,9 +299,17 @@ def _cell(
         "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],
         "shipped_encoder": shipped_version() if row.startswith(("shipped", "best")) else None,
+        "normalization_prior_seconds": _prior(run_dir / "finetune" / "bundle"),
         "device": hardware(),
         "commit": commit(),
     }
+
+
+def _prior(bundle: Path) -> float | None:
+    """Return how long a model's prior of the normalisation is; None = it has a front end of its
+    own."""
+    encoder = json.loads((bundle / "config.json").read_text(encoding="utf-8"))["encoder"]
+    return encoder.get("normalization_prior_seconds")
 
 
 def digits_cell(

@@ -24,8 +24,11 @@ EXPLANATION = (
     "`digits-2min`: accuracy in % on speakers that were left out, instead of CER; `best` "
     "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
     "`tools/learning_transformers.py`. TFLOP: "
-    "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`."
+    "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
+    "‡: heard without what the shipped encoder now has beside the statistics of an utterance "
+    "(`encoder.normalization_prior_seconds`); rows that are run now have it all."
 )
+WITHOUT_PRIOR = "‡"
 NOT_RUN = "not run"
 
 Fields = Mapping[str, Any]
@@ -47,6 +50,7 @@ def learning_tables(
     def percent(value: float | None) -> str:
         return number(value, 1, scale=100)
 
+    results = [({**fields, "mark": _mark(fields)}, link) for fields, link in results]
     cells = [fields for fields, _ in results]
     columns, rows = _names(cells, "column"), _names(cells, "row")
     means = []
@@ -81,10 +85,16 @@ def learning_tables(
 
 
 def present(found: Sequence[Fields]) -> Sequence[Fields]:
-    """Return the cells that began from the encoder that ships now; where none did, from that of
-    the first."""
-    now = [cell for cell in found if not cell["mark"]]
+    """Return the cells that began from the encoder that ships now, or hear as it does; where none
+    did, those that began from that of the first."""
+    now = [cell for cell in found if not _mark(cell)]
     return now or [c for c in found if c["shipped_encoder"] == found[0]["shipped_encoder"]]
+
+
+def _mark(cell: Fields) -> str:
+    is_ours = cell["row"] != "transformers"
+    heard_otherwise = is_ours and not cell.get("normalization_prior_seconds")
+    return str(cell["mark"]) or (WITHOUT_PRIOR if heard_otherwise else "")
 
 
 def _names(cells: Sequence[Fields], key: str) -> list[str]:
