@@ -215,7 +215,8 @@ class HeadModule(RecordingModule):
         self.record({f"dev/{name}": value for name, value in readings.items()})
         chosen_by = self.criteria[0]
         self.doctor.heard(step, chosen_by, readings[chosen_by])
-        if self.error(readings) < self.error(self.best):
+        unread = self.best[chosen_by] is None  # an earlier sitting had no dev
+        if unread or self.error(readings) < self.error(self.best):
             self._keep({**readings, "step": step})
         since = (step - self.best["step"]) // cast(int, self.config.evaluate_every)
         if self.config.patience is not None and since >= self.config.patience:

@@ -302,6 +302,22 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch
     assert steps == [3, 6]
 
 
+def test_a_run_without_dev_that_was_stopped_goes_on_with_one(tmp_path, monkeypatch):
+    step = finetuning.FinetuneModule.training_step
+
+    def stopped(self, batch, index):
+        if self.global_step == 4:  # one evaluation, of step 3, is behind it
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetuning.FinetuneModule, "training_step", stopped)
+        run(tmp_path, CONFIG, dev=[])
+    chosen = load_bundle(run(tmp_path, CONFIG)).results["dev_while_training"]
+    assert chosen["step"] == 6
+    assert chosen["cer"] >= 0.0
+
+
 def test_a_batch_begun_when_the_run_was_stopped_is_seen_again(tmp_path, monkeypatch):
     config = replace(CONFIG, accumulate=2, batch_seconds=2.0)
     seen = []
