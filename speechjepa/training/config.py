@@ -287,8 +287,11 @@ class FinetuneConfig:
     """The head learns this many times faster than the encoder."""
     layer_decay: float | None = None
     """Learning-rate factor from each block to the one below it."""
+    head_steps: int | None = None
+    """Steps of the head by itself before the others, on what the encoder gives as it is: some ten
+    seconds. None = 1000, or 0 with an encoder of fresh weights."""
     freeze_finetune_updates: float | None = None
-    """Share of the run during which only the head learns."""
+    """Share of the run during which only the head learns. None = 0 after `head_steps`."""
     freeze_feature_encoder: bool | None = None
     """Keep the front end as pretrained. None = only one of waveform convolutions, as wav2vec 2.0
     does: kept as pretrained, a log-mel front end made pretraining worse than none (docs/LOG.md)."""
@@ -353,7 +356,7 @@ class FinetuneConfig:
             {
                 "at least 1": "accumulate upsample mask_channel_length max_dev_utterances "
                 "evaluate_every patience",
-                "at least 0": "learning_rate weight_decay clip_norm reset_top_layers",
+                "at least 0": "learning_rate weight_decay clip_norm reset_top_layers head_steps",
                 "more than 0": "batch_seconds head_learning_rate_factor layer_decay "
                 "mask_length_seconds final_learning_rate",
                 "at least 0 and at most 1": "freeze_finetune_updates",

@@ -38,6 +38,7 @@ from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
 from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.head_module import HeadModule, fit_module
+from speechjepa.training.head_start import train_head
 from speechjepa.training.inherit import inherit_head
 from speechjepa.training.labelled import (
     LabelledItems,
@@ -91,6 +92,12 @@ class FinetuneModule(HeadModule):
     def head(self) -> nn.Module:
         """The linear head."""
         return self.model.head
+
+    def start_head(self) -> None:
+        """Train the head by itself."""
+        steps = cast(int, self.config.head_steps)
+        if steps:
+            train_head(self.model, self.train_data, steps, seed=self.config.seed)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the CTC loss of an augmented batch (nats per character), its logits (B, T, V) and

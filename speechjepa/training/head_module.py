@@ -80,6 +80,9 @@ class HeadModule(RecordingModule):
     def head(self) -> nn.Module:
         """The part of the model that is not the encoder."""
 
+    def start_head(self) -> None:
+        """Bring the head to where the encoder can learn from it, before the first step."""
+
     @abstractmethod
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss of an augmented batch (nats per token), the logits (B, T, V) of its
@@ -278,6 +281,10 @@ def fit_module(
     )
     device = trainer.strategy.root_device
     module.to(device)
+    if not earlier:
+        module.start_head()
+        if module.average is not None:
+            update_ema(module.average, module.model, 0.0)
     batch = collate([items[request] for request in plan.fullest()]).to(device)
     module.precision_name = earlier.get("precision") or pick_precision(
         config.precision, device, lambda: module.whole_loss(batch)

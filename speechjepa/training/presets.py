@@ -30,6 +30,8 @@ PRESETS = (
     Preset(float("inf"), 12000, 1e-3, 0.95, 0.02, 0.15, 0.1),
 )
 
+HEAD_STEPS = 1000
+
 
 def resolve_presets(
     config: FinetuneConfig,
@@ -50,14 +52,21 @@ def resolve_presets(
         waveform_front_end: Whether the front end is made of waveform convolutions.
     """
     preset = next(p for p in PRESETS if label_minutes <= p.up_to_minutes)
+    head_steps = HEAD_STEPS if pretrained else 0
+    if config.head_steps is not None:
+        head_steps = config.head_steps
     chosen = {
         "max_steps": None if config.minutes is not None else preset.max_steps,
         "learning_rate": preset.learning_rate if pretrained else 1e-3,
         "layer_decay": preset.layer_decay if pretrained else 1.0,
-        "freeze_finetune_updates": preset.freeze_finetune_updates if pretrained else 0.0,
+        # A head that learned by itself gives gradients that mean something at once.
+        "freeze_finetune_updates": (
+            preset.freeze_finetune_updates if pretrained and not head_steps else 0.0
+        ),
         "mask_prob": preset.mask_prob,
         "mask_channel_prob": preset.mask_channel_prob,
         "upsample": 2 if frame_rate < 40 else 1,
+        "head_steps": head_steps,
         "freeze_feature_encoder": waveform_front_end,
     }
     missing = {k: v for k, v in chosen.items() if getattr(config, k) is None}

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechjepa.data.batches import BatchPlan, CachedItems, collate
+from speechjepa.data.batches import CachedItems
 from speechjepa.data.cache import build_cache
 from speechjepa.data.utterance import Utterance
 from speechjepa.metrics.error_rate import error_rates
 from speechjepa.models.encoder import Encoder
 from speechjepa.text.normalize import TextConfig, normalize_text
 from speechjepa.text.vocabulary import Vocabulary
+from speechjepa.training.frames import encode_items
 
 logger = logging.getLogger(__name__)
 
@@ -71,26 +72,9 @@ class Probe:
         """Whether there is an utterance to learn from and one to be tested on."""
         return len(self.used) >= 2
 
-    @torch.no_grad()
-    def _features(self, encoder: Encoder) -> list[Tensor]:
-        """Return each used utterance's features (T, D) float32, upsampled to 50 Hz if need be."""
-        device = next(encoder.parameters()).device
-        lengths = self.items.lengths[self.used]
-        found: list[Tensor] = [torch.empty(0)] * len(self.used)
-        for batch_items in BatchPlan(lengths, 60.0).epoch(0):
-            batch = collate([self.items[(self.used[i], 0)] for i in batch_items]).to(device)
-            output = encoder(batch.waveform, batch.lengths)
-            for row, i in enumerate(batch_items):
-                features = output.features[row, : int(output.lengths[row])].float().cpu()
-                found[i] = features
-        return found
-
     def measure(self, encoder: Encoder) -> float:
         """Return the held-out CER (a fraction) of a fresh head on this encoder."""
-        training = encoder.training
-        encoder.eval()
-        features = self._features(encoder)
-        encoder.train(training)
+        features = [frames.cpu() for frames in encode_items(encoder, self.items, self.used)]
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
             return self._train_and_test(features, 2 if encoder.hop > 320 else 1)

@@ -32,7 +32,11 @@ class TranslateConfig(FinetuneConfig):
             value = getattr(self, name)
             if not 0.0 <= value < (1.0 if name == "label_smoothing" else float("inf")):
                 raise ConfigError(f"`{name}` must be at least 0, but is {value} instead")
-        for name, elsewhere in (("upsample", "translator.upsample"), ("inherit_head", "init")):
+        for name, elsewhere in (
+            ("upsample", "translator.upsample"),
+            ("inherit_head", "init"),
+            ("head_steps", "freeze_finetune_updates"),
+        ):
             if getattr(self, name) != FinetuneConfig.__dataclass_fields__[name].default:
                 raise ConfigError(f"`{name}` has no meaning for a translator; see `{elsewhere}`")
 

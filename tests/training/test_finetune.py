@@ -200,6 +200,21 @@ def test_from_scratch_nothing_is_frozen_and_layers_learn_alike():
     assert config.upsample == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "given", "expected"),
+    [
+        (NATIVE, {}, (1000, 0.0)),
+        (NATIVE, {"head_steps": 0}, (0, 0.05)),
+        (NATIVE, {"freeze_finetune_updates": 0.2}, (1000, 0.2)),
+        (FRESH, {}, (0, 0.0)),
+        (FRESH, {"head_steps": 50}, (50, 0.0)),
+    ],
+)
+def test_a_head_that_learned_by_itself_is_waited_for_no_more(start, given, expected):
+    config = resolve_presets(FinetuneConfig(**given), 10, **start)
+    assert (config.head_steps, config.freeze_finetune_updates) == expected
+
+
 def test_what_the_recipe_says_is_not_changed():
     config = FinetuneConfig(max_steps=7, layer_decay=0.5, mask_prob=0.0)
     resolved = resolve_presets(config, 10, **NATIVE)
@@ -303,17 +318,8 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch
 
 
 def test_a_run_without_dev_that_was_stopped_goes_on_with_one(tmp_path, monkeypatch):
-    step = finetuning.FinetuneModule.training_step
-
-    def stopped(self, batch, index):
-        if self.global_step == 4:  # one evaluation, of step 3, is behind it
-            raise KeyboardInterrupt
-        return step(self, batch, index)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetuning.FinetuneModule, "training_step", stopped)
-        run(tmp_path, CONFIG, dev=[])
-    chosen = load_bundle(run(tmp_path, CONFIG)).results["dev_while_training"]
+    killed_run(tmp_path, monkeypatch, CONFIG)  # one evaluation, of step 3, is behind it
+    chosen = load_bundle(run(tmp_path, CONFIG, "parts")).results["dev_while_training"]
     assert chosen["step"] == 6
     assert chosen["cer"] >= 0.0
 
