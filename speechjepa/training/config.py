@@ -288,10 +288,12 @@ class FinetuneConfig:
     layer_decay: float | None = None
     """Learning-rate factor from each block to the one below it."""
     head_steps: int | None = None
-    """Steps of the head by itself before the others, on what the encoder gives as it is: some ten
-    seconds. None = 1000, or 0 with an encoder of fresh weights."""
+    """Steps in which the head learns by itself, on frames that are computed once; they come before
+    `max_steps` and `minutes`, and take some ten seconds with `tiny`. None = 1000; 0 with fresh
+    weights, after a model of the same symbols, and where the head is huge."""
     freeze_finetune_updates: float | None = None
-    """Share of the run during which only the head learns. None = 0 after `head_steps`."""
+    """Share of the run during which only the head learns. None = 0 after `head_steps`, else some
+    hundredths with an encoder that was pretrained."""
     freeze_feature_encoder: bool | None = None
     """Keep the front end as pretrained. None = only one of waveform convolutions, as wav2vec 2.0
     does: kept as pretrained, a log-mel front end made pretraining worse than none (docs/LOG.md)."""

@@ -38,8 +38,8 @@ from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
 from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.head_module import HeadModule, fit_module
-from speechjepa.training.head_start import train_head
-from speechjepa.training.inherit import inherit_head
+from speechjepa.training.head_start import MOST_WEIGHTS, train_head
+from speechjepa.training.inherit import has_same_symbols, inherit_head
 from speechjepa.training.labelled import (
     LabelledItems,
     greedy_error_rates,
@@ -179,18 +179,23 @@ def finetune(
     if not labelled:
         raise DataError(f"none of the {len(train)} training utterances has a transcript")
     data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
+    start = Bundle(encoder=network) if init is None else load_bundle(init)
+    is_small = network.width * len(data.vocabulary) <= MOST_WEIGHTS
     config = resolve_presets(
         config,
         data.minutes,
         pretrained=init is not None,
         frame_rate=16000 / network.hop,
         waveform_front_end=network.hears_waveform,
+        head_is_new=is_small and not has_same_symbols(data.vocabulary, start),
+        writes=start.ctc is not None and not network.hears_waveform,
     )
     config = learn_to_stream(config, network)
     fit_front_end(network, data.items, frozen=config.is_frozen)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
-    start = _start_head(model, data, init, config)
+    if config.inherit_head:
+        inherit_head(model, data.vocabulary, start)
     leave_out_misfits(data, model, doctor)
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
@@ -209,15 +214,6 @@ def finetune(
         kept = f"The best state before that, of step {module.best['step']}, is kept"
         raise CollapseError(f"{error} {kept}: {_finish(module, text, training, run_dir)}") from None
     return _finish(module, text, training, run_dir)
-
-
-def _start_head(
-    model: CtcModel, data: LabelledItems, init: str | Path | None, config: FinetuneConfig
-) -> Bundle:
-    start = load_bundle(init) if init is not None else Bundle(encoder=model.encoder)
-    if config.inherit_head:
-        inherit_head(model, data.vocabulary, start)
-    return start
 
 
 def _finish(

@@ -13,7 +13,7 @@ from speechjepa.models.encoder import Encoder
 
 @torch.no_grad()
 def encode_items(encoder: Encoder, items: CachedItems, used: Sequence[int]) -> list[Tensor]:
-    """Return the output (T, D) float32 of each used item, without dropout, on its own device.
+    """Return the output (T, D) float32 of each used item, without dropout, on the encoder's device.
 
     Args:
         encoder: In training or not, and left so.

@@ -181,7 +181,8 @@ class HeadModule(RecordingModule):
         """Read the dev error, once a step, every so many steps and when training is over."""
         step = self.global_step
         due = step % cast(int, self.config.evaluate_every) == 0 or over
-        if due and step != self._evaluated:
+        unread = self.best[self.criteria[0]] is None  # an earlier sitting had no dev
+        if due and (unread or step != self._evaluated):
             self._evaluate(step)
             self._evaluated = step
 

@@ -14,13 +14,19 @@ from speechjepa.text.vocabulary import WORD_BOUNDARY, Vocabulary
 logger = logging.getLogger(__name__)
 
 
+def has_same_symbols(vocabulary: Vocabulary, source: Bundle) -> bool:
+    """Return whether a bundle's head writes just these symbols: another round of the same task."""
+    known = None if source.ctc is None else source.vocabulary
+    return known is not None and known.symbols == vocabulary.symbols
+
+
 def inherit_head(model: CtcModel, vocabulary: Vocabulary, source: Bundle) -> list[str]:
     """Copy what a head knows of the symbols that another head shares with it, in place.
 
     Most orthographies write many sounds as the International Phonetic Alphabet does, and other
     languages' with the same letters. A letter with a mark starts as the letter. Symbols that the
     source does not have start as the mean of those that it has, so that they are neither heard
-    everywhere nor never.
+    everywhere nor never. Where words end is inherited only with all the symbols.
 
     Args:
         model: Its head is changed.
@@ -34,6 +40,9 @@ def inherit_head(model: CtcModel, vocabulary: Vocabulary, source: Bundle) -> lis
     if old is None or source.vocabulary is None or old.upsample != model.upsample:
         return []
     ids = {symbol: index for index, symbol in enumerate(source.vocabulary.symbols)}
+    if has_same_symbols(vocabulary, source):
+        model.head.load_state_dict(old.head.state_dict())
+        return list(vocabulary.symbols)
     del ids[WORD_BOUNDARY]  # phones have none, and where words end is each language's own
     found = {}
     for index, symbol in enumerate(vocabulary.symbols):

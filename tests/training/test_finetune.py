@@ -33,6 +33,7 @@ CONFIG = FinetuneConfig(
     evaluate_every=3,
     dropout=0.0,
     drop_path=0.0,
+    head_steps=0,
 )
 
 
@@ -208,11 +209,18 @@ def test_from_scratch_nothing_is_frozen_and_layers_learn_alike():
         (NATIVE, {"freeze_finetune_updates": 0.2}, (1000, 0.2)),
         (FRESH, {}, (0, 0.0)),
         (FRESH, {"head_steps": 50}, (50, 0.0)),
+        (NATIVE | {"head_is_new": False}, {}, (0, 0.05)),
+        (NATIVE, {"reset_top_layers": 1}, (0, 0.05)),
     ],
 )
 def test_a_head_that_learned_by_itself_is_waited_for_no_more(start, given, expected):
     config = resolve_presets(FinetuneConfig(**given), 10, **start)
     assert (config.head_steps, config.freeze_finetune_updates) == expected
+
+
+def test_layers_that_were_fine_tuned_before_learn_alike():
+    assert resolve_presets(FinetuneConfig(), 10, **NATIVE).layer_decay == 0.9
+    assert resolve_presets(FinetuneConfig(), 10, **NATIVE, writes=True).layer_decay == 1.0
 
 
 def test_what_the_recipe_says_is_not_changed():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from speechjepa.data.cache import build_cache
-from speechjepa.errors import ConfigError
+from speechjepa.errors import CollapseError, ConfigError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.text.normalize import TextConfig
@@ -59,12 +59,22 @@ def test_it_is_repeatable_and_the_seed_orders_the_batches(data, monkeypatch):
     assert not torch.equal(found[0], found[2])
 
 
-def test_of_much_audio_an_even_sample_is_heard(data, monkeypatch):
-    seconds = float(data.items.lengths.sum()) / 16000
-    monkeypatch.setattr(head_start, "MOST_SECONDS", seconds / 3)
-    features, token_ids = head_start._frames(model(data), data)
-    assert [ids.tolist() for ids in token_ids] == [ids.tolist() for ids in data.token_ids[::3]]
-    assert len(features) == 4
+def test_of_much_audio_a_part_is_heard_that_the_seed_draws(data, monkeypatch):
+    lengths = data.items.lengths
+    assert sorted(head_start._sample(lengths, 0)) == list(range(12))
+    monkeypatch.setattr(head_start, "MOST_SECONDS", float(lengths[0]) / 16000 * 4.5)
+    drawn = [head_start._sample(lengths, seed) for seed in (0, 0, 1)]
+    assert [len(set(items)) for items in drawn] == [4, 4, 4]
+    assert drawn[0] == drawn[1] != drawn[2]
+    monkeypatch.setattr(head_start, "MOST_SECONDS", 0.1)
+    assert len(head_start._sample(lengths, 0)) == 1
+
+
+def test_an_encoder_whose_weights_are_broken_is_said_to_be(data):
+    network = model(data)
+    network.encoder.blocks[0].ffn_in.weight.data.fill_(float("nan"))
+    with pytest.raises(CollapseError, match="start from another model"):
+        train_head(network, data, 1)
 
 
 def counted(monkeypatch):
@@ -80,12 +90,17 @@ def counted(monkeypatch):
 
 def test_it_comes_first_where_the_encoder_was_trained_and_once_in_a_run(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
-    run(tmp_path, CONFIG, "fresh")
+    chosen = replace(CONFIG, head_steps=None)
+    run(tmp_path, chosen, "fresh")
     assert calls == []  # of fresh weights there is nothing to learn from
     start = save_bundle(Bundle(encoder=build_encoder(SMALL)), tmp_path / "start")
-    run(tmp_path, replace(CONFIG, seed=5), "pretrained", init=start)
+    tuned = run(tmp_path, replace(chosen, seed=5), "pretrained", init=start)
     assert calls == [(1000, 5)]
-    run(tmp_path, replace(CONFIG, head_steps=0), "without", init=start)
+    run(tmp_path, chosen, "another_round", init=tuned)  # the head knows all that it could learn
+    monkeypatch.setattr(
+        finetuning, "MOST_WEIGHTS", 32 * 5 - 1
+    )  # D V of SMALL and blank, |, a, b, c
+    run(tmp_path, chosen, "huge", init=start)
     assert len(calls) == 1
     killed_run(tmp_path, monkeypatch, replace(CONFIG, head_steps=7))
     run(tmp_path, replace(CONFIG, head_steps=7), "parts", dev=[])
