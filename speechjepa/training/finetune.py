@@ -23,6 +23,7 @@ from speechjepa.models.bundle import (
     save_bundle,
 )
 from speechjepa.models.ctc import CtcModel
+from speechjepa.models.encoder import Encoder
 from speechjepa.models.shipped import start_name
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
@@ -180,17 +181,7 @@ def finetune(
         raise DataError(f"none of the {len(train)} training utterances has a transcript")
     data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
     start = Bundle(encoder=network) if init is None else load_bundle(init)
-    is_small = network.width * len(data.vocabulary) <= MOST_WEIGHTS
-    config = resolve_presets(
-        config,
-        data.minutes,
-        pretrained=init is not None,
-        frame_rate=16000 / network.hop,
-        waveform_front_end=network.hears_waveform,
-        head_is_new=is_small and not has_same_symbols(data.vocabulary, start),
-        writes=start.ctc is not None and not network.hears_waveform,
-    )
-    config = learn_to_stream(config, network)
+    config = _settle(config, data, network, start, pretrained=init is not None)
     fit_front_end(network, data.items, frozen=config.is_frozen)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
@@ -214,6 +205,29 @@ def finetune(
         kept = f"The best state before that, of step {module.best['step']}, is kept"
         raise CollapseError(f"{error} {kept}: {_finish(module, text, training, run_dir)}") from None
     return _finish(module, text, training, run_dir)
+
+
+def _settle(
+    config: FinetuneConfig,
+    data: LabelledItems,
+    network: Encoder,
+    start: Bundle,
+    *,
+    pretrained: bool,
+) -> FinetuneConfig:
+    """Return the settings with none left open, and the encoder ready to stream where they say."""
+    is_small = network.width * len(data.vocabulary) <= MOST_WEIGHTS
+    is_known = config.inherit_head and has_same_symbols(data.vocabulary, start)
+    config = resolve_presets(
+        config,
+        data.minutes,
+        pretrained=pretrained,
+        frame_rate=16000 / network.hop,
+        waveform_front_end=network.hears_waveform,
+        head_is_new=is_small and not is_known,
+        writes=start.ctc is not None and not network.hears_waveform,
+    )
+    return learn_to_stream(config, network)
 
 
 def _finish(

@@ -97,14 +97,17 @@ def test_it_comes_first_where_the_encoder_was_trained_and_once_in_a_run(tmp_path
     tuned = run(tmp_path, replace(chosen, seed=5), "pretrained", init=start)
     assert calls == [(1000, 5)]
     run(tmp_path, chosen, "another_round", init=tuned)  # the head knows all that it could learn
+    assert len(calls) == 1
+    run(tmp_path, replace(chosen, inherit_head=False), "anew", init=tuned)
+    assert len(calls) == 2
     monkeypatch.setattr(
         finetuning, "MOST_WEIGHTS", 32 * 5 - 1
     )  # D V of SMALL and blank, |, a, b, c
     run(tmp_path, chosen, "huge", init=start)
-    assert len(calls) == 1
+    assert len(calls) == 2
     killed_run(tmp_path, monkeypatch, replace(CONFIG, head_steps=7))
     run(tmp_path, replace(CONFIG, head_steps=7), "parts", dev=[])
-    assert calls[1:] == [(7, 0)]
+    assert calls[2:] == [(7, 0)]
 
 
 def test_the_average_begins_with_the_head_that_was_trained(tmp_path, monkeypatch):
