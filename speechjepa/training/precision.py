@@ -14,6 +14,10 @@ from speechjepa.training.config import Precision
 
 logger = logging.getLogger(__name__)
 
+CLEAR = 3.0
+"""So many times slower is slower whatever else ran: a step of bfloat16 without instructions for it
+takes seconds, and is not repeated."""
+
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Return the context in which a model runs in this precision."""
@@ -33,7 +37,7 @@ def pick_precision(
         wanted: The setting.
         device: Where the model runs.
         step: One forward pass under autocast.
-        repeats: Timed steps each way, after one to warm up.
+        repeats: Timed steps each way, after one to warm up; fewer where the first are clear.
     """
     if wanted != "auto":
         return wanted
@@ -47,7 +51,9 @@ def pick_precision(
                 loss = step()
             loss.backward()
             found.append(time.perf_counter() - started)
-    seconds = {precision: min(found[1:]) for precision, found in times.items()}
+        seconds = {precision: min(found[1:] or found) for precision, found in times.items()}
+        if len(times["float32"]) > 1 and max(seconds.values()) > CLEAR * min(seconds.values()):
+            break
     faster = min(seconds, key=lambda name: seconds[name])
     logger.info(
         "precision: %s (float32 %.2f s, bfloat16 %.2f s a step)",

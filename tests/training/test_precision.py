@@ -46,3 +46,16 @@ def test_auto_takes_the_faster_by_its_best_step_after_the_first(faster, monkeypa
     assert pick_precision("auto", CPU, step, repeats=2) == faster
     assert steps == {"float32": 3, "bfloat16": 3}
     assert weight.grad is not None  # the backward pass is timed too
+
+
+def test_a_clear_difference_is_not_measured_again(monkeypatch):
+    clock, steps = [0.0], []
+
+    def step() -> Tensor:
+        steps.append(torch.is_autocast_enabled("cpu"))
+        clock[0] += 3.1 if steps[-1] else 1.0
+        return torch.ones(1, requires_grad=True).sum()
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+    assert pick_precision("auto", CPU, step) == "float32"
+    assert steps == [False, True] * 2  # once to warm up, once in earnest
