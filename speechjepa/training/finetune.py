@@ -225,7 +225,7 @@ def _settle(
         frame_rate=16000 / network.hop,
         waveform_front_end=network.hears_waveform,
         head_is_new=is_small and not is_known,
-        writes=start.ctc is not None and not network.hears_waveform,
+        fine_tuned=start.ctc is not None and not network.hears_waveform,
     )
     return learn_to_stream(config, network)
 

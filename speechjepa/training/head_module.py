@@ -181,8 +181,7 @@ class HeadModule(RecordingModule):
         """Read the dev error, once a step, every so many steps and when training is over."""
         step = self.global_step
         due = step % cast(int, self.config.evaluate_every) == 0 or over
-        unread = self.best[self.criteria[0]] is None  # an earlier sitting had no dev
-        if due and (unread or step != self._evaluated):
+        if due and (self._best_is_unread or step != self._evaluated):
             self._evaluate(step)
             self._evaluated = step
 
@@ -219,8 +218,7 @@ class HeadModule(RecordingModule):
         self.record({f"dev/{name}": value for name, value in readings.items()})
         chosen_by = self.criteria[0]
         self.doctor.heard(step, chosen_by, readings[chosen_by])
-        unread = self.best[chosen_by] is None  # an earlier sitting had no dev
-        if unread or self.error(readings) < self.error(self.best):
+        if self._best_is_unread or self.error(readings) < self.error(self.best):
             self._keep({**readings, "step": step})
         since = (step - self.best["step"]) // cast(int, self.config.evaluate_every)
         if self.config.patience is not None and since >= self.config.patience:
@@ -249,6 +247,11 @@ class HeadModule(RecordingModule):
         finally:
             self.model = trained
             self.model.train()
+
+    @property
+    def _best_is_unread(self) -> bool:
+        """Whether the best state was kept without dev, as by an earlier sitting that had none."""
+        return self.best[self.criteria[0]] is None
 
     @property
     def _encoder_is_frozen(self) -> bool:

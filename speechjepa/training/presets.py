@@ -41,7 +41,7 @@ def resolve_presets(
     frame_rate: float,
     waveform_front_end: bool,
     head_is_new: bool = True,
-    writes: bool = False,
+    fine_tuned: bool = False,
 ) -> FinetuneConfig:
     """Fill in every setting that is None.
 
@@ -53,7 +53,7 @@ def resolve_presets(
         frame_rate: Encoder frames per second.
         waveform_front_end: Whether the front end is made of waveform convolutions.
         head_is_new: Whether a head of its size is worth training by itself.
-        writes: Whether the start has a head: its layers were fine-tuned before, on phones say.
+        fine_tuned: Whether the layers of the start were fine-tuned before, on phones say.
     """
     preset = next(p for p in PRESETS if label_minutes <= p.up_to_minutes)
     ready = pretrained and head_is_new and not config.reset_top_layers
@@ -64,7 +64,7 @@ def resolve_presets(
         "max_steps": None if config.minutes is not None else preset.max_steps,
         "learning_rate": preset.learning_rate if pretrained else 1e-3,
         # What was fine-tuned before has nothing in its lower layers to be kept from change.
-        "layer_decay": preset.layer_decay if pretrained and not writes else 1.0,
+        "layer_decay": preset.layer_decay if pretrained and not fine_tuned else 1.0,
         # A head that learned by itself gives gradients that mean something at once.
         "freeze_finetune_updates": (
             preset.freeze_finetune_updates if pretrained and not head_steps else 0.0
