@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from speechjepa.config import to_dict
 from speechjepa.errors import DataError
 from speechjepa.workflow.corpora import Corpora, file_fingerprint
 from speechjepa.workflow.recipe import Recipe
@@ -47,7 +46,7 @@ def language_model_stage(recipe: Recipe, corpora: Corpora, bundle: Path) -> Stag
 
     def inputs() -> dict[str, Any]:
         return {
-            "language_model": to_dict(recipe.language_model),
+            "language_model": recipe.language_model,
             "extra_text": [file_fingerprint(path) for path in extra_text(recipe)],
         }
 

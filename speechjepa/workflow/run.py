@@ -11,11 +11,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from speechjepa.config import to_dict
 from speechjepa.errors import ConfigError, DataError, SpeechJepaError
 from speechjepa.inference.output_folder import prepare_folder
 from speechjepa.workflow.record import write_json
@@ -34,7 +35,10 @@ class Stage:
 
     name: str
     inputs: Callable[[], dict[str, Any]]
-    """Everything that its output depends on, as JSON; asked just before the stage."""
+    """Everything that its output depends on, as JSON and settings; asked just before the stage.
+
+    Settings are given as their dataclass: one that a later version of the package adds changes
+    nothing while it has its default."""
     action: Callable[[], dict[str, Any] | None]
     """Does the work, going on from whatever an interrupted call left; returns figures to keep."""
     outputs: tuple[str, ...] = ()
@@ -134,14 +138,19 @@ def _join_stage(stages: Sequence[Stage], states: dict[str, StageState]) -> NoRet
 
 
 def _run_stage(stage: Stage, run_dir: Path, states: dict[str, StageState], *, forced: bool) -> None:
-    inputs = json.loads(json.dumps(stage.inputs(), sort_keys=True))
+    given = stage.inputs()
+    inputs = json.loads(json.dumps(to_dict(given), sort_keys=True))
     upstream = {
         name: [states[name].fingerprint, states[name].times]
         for name in stage.after
         if name in states
     }
-    fingerprint = digest([inputs, upstream])
     old = states.get(stage.name)
+    if old is not None:
+        known = _as_known(inputs, old.inputs, _unset(given))
+        if digest([known, upstream]) == old.fingerprint:
+            inputs = known
+    fingerprint = digest([inputs, upstream])
     missing = [name for name in stage.outputs if not (run_dir / name).exists()]
     if old is not None and old.fingerprint == fingerprint and not forced:
         if old.status == "done" and not missing:
@@ -213,6 +222,38 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or (
         isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
     )
+
+
+def _as_known(now: Any, before: Any, defaults: Any) -> Any:
+    """Leave out of `now` the settings that `before` does not know and that have their default."""
+    if not all(isinstance(level, dict) for level in (now, before, defaults)):
+        return now
+    return {
+        key: _as_known(value, before.get(key), defaults.get(key))
+        for key, value in now.items()
+        if key in before or key not in defaults or value != defaults[key]
+    }
+
+
+def _unset(config: Any) -> Any:
+    """Return what `to_dict` gives where nothing is said of the settings in `config`.
+
+    A section that is there stays there, its own settings at their defaults.
+    """
+    if isinstance(config, Mapping):
+        return {key: _unset(value) for key, value in config.items()}
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return None
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            defaults[field.name] = _unset(value)
+        elif field.default is not dataclasses.MISSING:
+            defaults[field.name] = to_dict(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = to_dict(field.default_factory())
+    return defaults
 
 
 def _what_changed(old: StageState | None, inputs: dict[str, Any]) -> str:

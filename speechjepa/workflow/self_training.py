@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from speechjepa.config import to_dict
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label, training_set
 from speechjepa.workflow.corpora import Corpora, total_seconds
@@ -118,8 +117,8 @@ def self_training_stage(
 
     def inputs() -> dict[str, Any]:
         return {
-            "self_training": to_dict(recipe.self_training),
-            "finetune": to_dict(recipe.finetune),
+            "self_training": recipe.self_training,
+            "finetune": recipe.finetune,
             "unlabelled": corpora.fingerprint(unlabelled(recipe, corpora), use_text=False),
         }
 

@@ -183,8 +183,8 @@ class Plan:
                     self.corpora.label(corpus): self.corpora.fingerprint(self.corpora.read(corpus))
                     for corpus in recipe.data.corpora()
                 },
-                "labels": to_dict(recipe.data.labels),
-                "text": to_dict(recipe.text),
+                "labels": recipe.data.labels,
+                "text": recipe.text,
                 "frame_ms": frame_ms(recipe),
             }
 
@@ -201,8 +201,8 @@ class Plan:
 
         def inputs() -> dict[str, Any]:
             return {
-                "pretrain": to_dict(config),
-                "encoder": to_dict(recipe.encoder),
+                "pretrain": config,
+                "encoder": recipe.encoder,
                 "init": start_fingerprint(recipe),
                 "pool": self.corpora.fingerprint(self.corpora.pool, use_text=False),
             }
@@ -244,9 +244,9 @@ class Plan:
 
         def inputs() -> dict[str, Any]:
             return {
-                "finetune": to_dict(config),
-                "text": to_dict(recipe.text),
-                "encoder": to_dict(recipe.encoder),
+                "finetune": config,
+                "text": recipe.text,
+                "encoder": recipe.encoder,
                 "init": start_fingerprint(recipe),
                 "train": self.corpora.fingerprint(self.corpora.labelled),
                 "dev": self.corpora.fingerprint(self.corpora.dev),

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from speechjepa.config import to_dict
 from speechjepa.errors import ConfigError, DataError
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.recipe import Recipe
@@ -91,7 +90,7 @@ class TranslationPlan:
 
         return Stage(
             name="prepare",
-            inputs=lambda: {"phrases": to_dict(settings), "folder": str(self._phrases_folder())},
+            inputs=lambda: {"phrases": settings, "folder": str(self._phrases_folder())},
             action=action,
         )
 
@@ -165,7 +164,7 @@ class TranslationPlan:
         def inputs() -> dict[str, Any]:
             return {
                 **self._pairs_fingerprint(),
-                "units": to_dict(config),
+                "units": config,
                 "init": start_fingerprint(self.recipe) if config is None else None,
             }
 
@@ -246,9 +245,9 @@ class TranslationPlan:
         def inputs() -> dict[str, Any]:
             return {
                 **self._pairs_fingerprint(),
-                "train": to_dict(config.train),
-                "text": to_dict(self.recipe.text),
-                "encoder": to_dict(self.recipe.encoder),
+                "train": config.train,
+                "text": self.recipe.text,
+                "encoder": self.recipe.encoder,
                 "init": start_fingerprint(self.recipe),
                 "seed": self.recipe.seed,
             }
@@ -354,8 +353,8 @@ class TranslationPlan:
             name="recogniser",
             inputs=lambda: {
                 **self._pairs_fingerprint(),
-                "recogniser": to_dict(config),
-                "text": to_dict(self.recipe.text),
+                "recogniser": config,
+                "text": self.recipe.text,
             },
             action=action,
             outputs=("recogniser/bundle",),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from speechjepa.config import to_dict
 from speechjepa.errors import AudioError, DataError
 from speechjepa.inference.search import Symbols
 from speechjepa.inference.translator_language_model import (
@@ -61,7 +60,7 @@ def translator_language_model_stage(plan: TranslationPlan) -> Stage:
 
     return Stage(
         name="language_model",
-        inputs=lambda: {"language_model": to_dict(config)},
+        inputs=lambda: {"language_model": config},
         action=lambda: _attach(plan, config),
         outputs=TRANSLATOR_LANGUAGE_MODEL_FILES,
         after=("translate",),

@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,41 @@ def test_a_changed_stage_is_redone_with_what_depends_on_it(
     assert workshop.run() == ["finetune", "evaluate"]
     assert "because of a change in settings.value 1 -> 2" in caplog.text
     assert "evaluate: redone, because a stage before it was" in caplog.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    steps: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class After:
+    """What a later version of the package makes of `Before`."""
+
+    steps: int = 10
+    head_steps: int | None = None
+    decays: tuple[float, ...] = (0.9,)
+
+
+@pytest.mark.parametrize(
+    ("later", "is_redone"),
+    [
+        (After(steps=20), False),
+        (After(steps=20, decays=(0.9,)), False),
+        (After(steps=20, decays=(0.8,)), True),
+        (After(steps=20, head_steps=5), True),
+        (After(), True),
+    ],
+)
+def test_a_setting_that_did_not_exist_changes_nothing_while_it_has_its_default(
+    workshop: Workshop, later: After, is_redone: bool
+) -> None:
+    workshop.settings["pretrain"] = {"section": Before(steps=20), "nested": [1]}
+    workshop.run()
+    workshop.settings["pretrain"] = {"section": later, "nested": [1]}
+    redone = ["pretrain", "finetune", "evaluate"] if is_redone else []
+    assert workshop.run() == redone
+    assert workshop.run() == []  # and this is remembered
 
 
 def test_earlier_output_is_moved_aside_and_never_overwritten(workshop: Workshop) -> None:

@@ -23,7 +23,8 @@ from speechjepa.models.ctc import CtcModel
 from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.outcome import summary_line, write_result
 from speechjepa.workflow.recipe import Recipe, build_recipe
-from speechjepa.workflow.stages import default_run_dir, run_recipe
+from speechjepa.workflow.run import digest
+from speechjepa.workflow.stages import Plan, default_run_dir, run_recipe
 
 WORDS = ("ba", "bo", "da", "do")
 
@@ -153,6 +154,32 @@ def test_a_changed_section_redoes_its_stage_and_those_behind_it(
     moved = sorted(path.name for path in run_dir.glob("*.1"))
     assert moved == ["evaluate.1", "finetune.1", "report.1"]
     assert load_yaml(run_dir / "recipe.yaml")["finetune"]["max_steps"] == 3
+
+
+def test_a_run_of_an_earlier_version_is_not_done_again(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    run_dir = tmp_path / "run"
+    run_recipe(recipe(root), run_dir)
+    state = json.loads((run_dir / "state.json").read_text())
+    fingerprints: dict[str, list[Any]] = {}
+    for stage in Plan(recipe(root), run_dir, tmp_path, None).stages():
+        entry = state["stages"][stage.name]
+        for section, setting in (
+            ("pretrain", "precision"),
+            ("finetune", "layer_decay"),
+            ("encoder", "normalization_prior_seconds"),
+            ("text", "lowercase"),
+        ):  # let us say that they did not exist yet
+            if section in entry["inputs"]:
+                del entry["inputs"][section][setting]
+        upstream = {name: fingerprints[name] for name in stage.after}
+        entry["fingerprint"] = digest([entry["inputs"], upstream])
+        fingerprints[stage.name] = [entry["fingerprint"], 1]
+    (run_dir / "state.json").write_text(json.dumps(state))
+    states = run_recipe(recipe(root), run_dir)
+    assert {name for name, stage in states.items() if stage.times > 1} == set()
+    assert not list(run_dir.glob("*.1"))
 
 
 def test_a_changed_transcript_keeps_pretraining(
