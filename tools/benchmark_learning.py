@@ -71,13 +71,6 @@ STARTS = {
 """Rows without pretraining of their own, and the `init` of their fine-tuning."""
 MORE = {"random_frozen": ["finetune.freeze_encoder=true"]}
 """What rows set beside the settings of all."""
-DIGITS_BEST = [
-    "finetune.max_steps=300",
-    "finetune.streaming=null",
-    "language_model={kind: word, num_trials: 10}",
-    "self_training={rounds: 2, max_steps: 500}",
-]
-"""What `best` sets last for digits-2min, whose recordings are single words."""
 JEPA = ("pretrain.objective=jepa", "pretrain.jepa.num_masks=1")
 PRETRAINED = {
     "reconstruct": ("pretrain.objective=reconstruct", "pretrain.reconstruct.num_masks=1"),
@@ -332,9 +325,7 @@ def digits_cell(
         settings = _finetuning(options, row, seed, start)
         settings += [f"data.train={(run_dir / 'train.jsonl').resolve()}", "data.labels=all"]
         settings += [f"data.dev={(run_dir / 'dev.jsonl').resolve()}"]
-        if row == "best":
-            settings += DIGITS_BEST
-        else:
+        if row != "best":
             settings += ["language_model=null"]
             # The digits outside speak for themselves: the step with the best dev CER is not sought.
             settings += [f"finetune.evaluate_every={options.finetune_steps}"]
