@@ -68,6 +68,8 @@ class _ContextPrediction:
 class JepaConfig(_ContextPrediction):
     """Predicting representations."""
 
+    mask_length_seconds: float = 0.08
+    """Length of a masked span (seconds); frames of longer ones say less of phones (docs/LOG.md)."""
     regularizer: Regularizer = "none"
     """"none" learns from an EMA target encoder; "sigreg" and "vicreg" need no teacher."""
     average_top_k_layers: int = 4
@@ -88,11 +90,11 @@ class JepaConfig(_ContextPrediction):
     """Weight of VICReg's variance term."""
     vicreg_cov_weight: float = 0.1
     """Weight of VICReg's covariance term."""
-    context_std_weight: float = 0.0
-    """Weight of VICReg's variance term on the context encoder's output, with a teacher or without:
-    1, and 0.04 below, for an encoder that stays frozen. A short run falls into a few directions
-    without, loudness first; fine-tuning wants 3e-4 as its learning rate then (docs/LOG.md)."""
-    context_cov_weight: float = 0.0
+    context_std_weight: float = 1.0
+    """Weight of VICReg's variance term on the context encoder's output, with a teacher or without.
+    Where this and the next are 0, a short run falls into a few directions, loudness first, and
+    frames say less of phones; `surprise` alone does better then (docs/LOG.md)."""
+    context_cov_weight: float = 0.04
     """Weight of VICReg's covariance term there."""
     anchor_weight: float = 1.0
     """First weight of the anchor: predictions must also tell the MFCC cluster of a hidden frame;

@@ -48,6 +48,8 @@ JEPA = JepaConfig(
     average_top_k_layers=2,
     predictor_width=16,
     projection_width=8,
+    context_std_weight=0.0,
+    context_cov_weight=0.0,
     anchor_weight=0.0,
 )
 CONFIGS = {
@@ -155,7 +157,7 @@ def test_a_teachers_targets_carry_no_gradient_and_are_those_of_its_evaluation_mo
     torch.testing.assert_close(targets, built._taught_targets(batch))
 
 
-def test_channels_of_the_context_are_held_apart_where_that_is_asked_for():
+def test_channels_of_the_context_are_held_apart_where_that_has_weight():
     batch = make_batch(2.0)
     free = build("jepa", "native").train()
     held = build("apart", "native").train()
