@@ -291,6 +291,7 @@ def _cell(
         "finetuning_steps": trained["finetune"].get("steps", options.finetune_steps),
         "finetuning_minutes": sum(each["finetune"]["minutes"] for each in trainings),
         "parameters": trained["finetune"]["parameters"],
+        "set": options.set,
         "shipped_encoder": shipped_version() if row.startswith(("shipped", "best")) else None,
         "normalization_prior_seconds": _prior(run_dir / "finetune" / "bundle"),
         "device": hardware(),

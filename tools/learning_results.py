@@ -26,7 +26,8 @@ EXPLANATION = (
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
     "‡: heard without what the shipped encoder now has beside the statistics of an utterance "
-    "(`encoder.normalization_prior_seconds`); rows that are run now have it all."
+    "(`encoder.normalization_prior_seconds`), and begun before the head learnt first "
+    "(`finetune.head_steps`), as were the figures of `shipped`."
 )
 WITHOUT_PRIOR = "‡"
 NOT_RUN = "not run"
