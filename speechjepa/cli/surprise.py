@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
     from speechjepa.inference.surprise import Surprise
+
+logger = logging.getLogger(__name__)
+
+SPAN_SECONDS = 0.2
+"""What a model must have hidden in pretraining to be surprised by what listeners are (seconds)."""
+FOR_SURPRISE = (
+    f"pretrain.jepa.mask_length_seconds={SPAN_SECONDS} pretrain.jepa.context_std_weight=0 "
+    "pretrain.jepa.context_cov_weight=0"
+)
+"""Settings of such a pretraining; the default ones make better starts for fine-tuning, and are
+surprised at chance (docs/LOG.md, 2026-11-29)."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,8 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="where a recording goes on as speech does not: splices, cuts, damage",
         description="Print how badly a pretrained model predicts each recording: a table of file, "
         "seconds, mean error, mean of its highest tenth, and the time of the peak (s).",
-        epilog="Scores compare recordings of one kind under one model; they have no scale of "
-        "their own. Exit status: 0 when every file was heard, 1 when one could not be.",
+        epilog="The model must have been pretrained with longer spans than by default: "
+        f"`speechjepa pretrain recordings/ {FOR_SURPRISE}`. Scores compare recordings of one "
+        "kind under one model; they have no scale of their own. "
+        "Exit status: 0 when every file was heard, 1 when one could not be.",
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or folders of it")
     parser.add_argument("--model", required=True, metavar="M", help="a pretrained bundle, or a run")
@@ -50,7 +64,15 @@ def run(args: argparse.Namespace) -> int:
     # A run's folder holds a fine-tuned model too, which has no predictor any more.
     inside = Path(args.model) / "pretrain" / "bundle"
     model = load(inside if inside.is_dir() else args.model)
-    predictor_of(model)
+    hidden = predictor_of(model)[1].mask_length_seconds
+    if hidden < SPAN_SECONDS:
+        logger.warning(
+            "%s was pretrained for fine-tuning, with hidden spans of %g s: expect its scores to "
+            "be at chance; for this command pretrain with %s",
+            args.model,
+            hidden,
+            FOR_SURPRISE,
+        )
     recordings = find_recordings(args.inputs)
     failed = 0
     kept: list[Path] = []

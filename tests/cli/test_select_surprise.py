@@ -11,8 +11,11 @@ import soundfile
 
 import speechjepa.inference.model
 from speechjepa.cli.main import main
+from speechjepa.cli.surprise import FOR_SURPRISE, SPAN_SECONDS
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
+from speechjepa.training.config import JepaConfig
+from speechjepa.workflow.recipe import build_recipe
 from tests.inference.test_surprise import RATE, jepa
 
 
@@ -109,6 +112,20 @@ def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys)
         "--overwrite replaces what is there\n"
     )
     assert (out / "1.svg").exists() and (out / "0.tsv").read_text() == "mine"
+
+
+def test_surprise_warns_of_a_model_that_was_pretrained_for_something_else(
+    recordings, monkeypatch, capsys
+):
+    short = jepa(mask_length_seconds=JepaConfig().mask_length_seconds)
+    monkeypatch.setattr(speechjepa.inference.model, "load", lambda path: short)
+    assert main(["surprise", str(recordings / "0.wav"), "--model", "m"]) == 0
+    said, told = capsys.readouterr()
+    assert len(said.splitlines()) == 2
+    assert "hidden spans of 0.08 s" in told and "pretrain.jepa.mask_length_seconds=0.2" in told
+    pool = {"name": "x", "language": "en", "data": {"pool": [str(recordings)]}, "finetune": None}
+    settings = build_recipe(pool, FOR_SURPRISE.split()).pretrain
+    assert settings is not None and settings.jepa.mask_length_seconds == SPAN_SECONDS
 
 
 def test_a_name_that_is_not_utf8_stops_nothing(recordings, tmp_path, capsys):

@@ -29,7 +29,7 @@ SIZES = {
 }
 
 
-def jepa(projection_width=None):
+def jepa(projection_width=None, mask_length_seconds=0.2):
     torch.manual_seed(0)
     encoder = build_encoder(SpeechEncoderConfig(**SIZES))
     sizes = PredictorConfig(
@@ -38,7 +38,7 @@ def jepa(projection_width=None):
         predictor_layers=2,
         projection_width=projection_width,
         average_top_k_layers=2,
-        mask_length_seconds=0.2,
+        mask_length_seconds=mask_length_seconds,
     )
     network = build_predictor(encoder, sizes).eval()
     return SpeechModel(Bundle(encoder=encoder, predictor=network, predictor_config=sizes))
