@@ -35,6 +35,7 @@ import numpy as np
 import torch
 
 from speechjepa.audio.files import read_audio
+from speechjepa.config import to_dict
 from speechjepa.data.readers import read_corpus, write_manifest
 from speechjepa.data.utterance import Utterance
 from speechjepa.inference.evaluate import evaluate
@@ -169,13 +170,14 @@ def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
         SystemExit: The run in the working folder had another budget or pool.
     """
     folder = options.work / f"{row}-{seed}" / "pretrain"
+    recipe = _pretraining_recipe(options, row, seed)
+    assert recipe.pretrain is not None
     asked = {"budget": options.budget, "pool": sorted(options.pool), "set": options.set}
-    _same_as_before(folder.parent / "asked.json", asked)
+    # A later version's defaults are another pretraining.
+    _same_as_before(folder.parent / "asked.json", asked | {"pretrain": to_dict(recipe.pretrain)})
     bundle = folder / "bundle"
     if (bundle / "config.json").exists():
         return bundle
-    recipe = _pretraining_recipe(options, row, seed)
-    assert recipe.pretrain is not None
     pool_audio, cache_dir = Corpora(recipe.data, folder).pool, options.work / "cache"
     if row == "transformers":
         return pretrain_transformers(recipe.pretrain, pool_audio, folder, cache_dir=cache_dir)

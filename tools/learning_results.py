@@ -25,11 +25,12 @@ EXPLANATION = (
     "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
-    "‡: heard without what the shipped encoder now has beside the statistics of an utterance "
-    "(`encoder.normalization_prior_seconds`), and begun before the head learnt first "
-    "(`finetune.head_steps`), as were the figures of `shipped`."
+    "‡: not made as rows are made now. All of these but labels only began before the head learnt "
+    "first (`finetune.head_steps`), JEPA rows also before spans were short and channels held apart "
+    "(`pretrain.jepa`), and all but `best`, `shipped` and `transformers` without what the shipped "
+    "encoder has beside the statistics of an utterance (`encoder.normalization_prior_seconds`)."
 )
-WITHOUT_PRIOR = "‡"
+EARLIER = "‡"
 NOT_RUN = "not run"
 
 Fields = Mapping[str, Any]
@@ -93,9 +94,11 @@ def present(found: Sequence[Fields]) -> Sequence[Fields]:
 
 
 def _mark(cell: Fields) -> str:
-    is_ours = cell["row"] != "transformers"
-    heard_otherwise = is_ours and not cell.get("normalization_prior_seconds")
-    return str(cell["mark"]) or (WITHOUT_PRIOR if heard_otherwise else "")
+    if cell["row"] in ("labels_only", "random_frozen"):
+        is_earlier = not cell.get("normalization_prior_seconds")
+    else:
+        is_earlier = "set" not in cell  # written down since the head learns first
+    return str(cell["mark"]) or (EARLIER if is_earlier else "")
 
 
 def _names(cells: Sequence[Fields], key: str) -> list[str]:

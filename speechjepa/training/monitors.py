@@ -16,7 +16,8 @@ MAX_FRAMES = 2048
 ADVICE = {
     "target_std": "lower jepa.ema_decay or learning_rate, or lengthen warmup",
     "prediction_std": "lower learning_rate, or lengthen warmup",
-    "rankme": "lower learning_rate; without a teacher raise jepa.sigreg_weight or VICReg's weights",
+    "rankme": "lower learning_rate, or raise jepa.context_std_weight; without a teacher also "
+    "jepa.sigreg_weight or VICReg's weights",
     "code_perplexity": "raise contrastive.diversity_weight or contrastive.gumbel_end_temp",
 }
 

@@ -41,15 +41,20 @@ def _accelerators() -> list[str]:
     return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
 
 
+SOURCES = ("speechjepa", "recipes/*.yaml", "tools/*.py")
+"""What a figure depends on, as git names it; `make_results.py` writes into other files."""
+
+
 def commit() -> str:
-    """Return the git commit of the source (`+changes` if it differs), or the version."""
+    """Return the git commit of source and recipes (`+changes` if they differ), or the version."""
     root = Path(speechjepa.__file__).resolve().parent.parent
     version = f"speechjepa {speechjepa.__version__}"
     if not (root / ".git").exists():
         return version
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "speechjepa")
+        tracked = ("--porcelain", "--untracked-files=no", "--", *SOURCES)
+        changes = _git(root, "status", *tracked)
     except (OSError, subprocess.CalledProcessError):  # no git, or a checkout it does not trust
         return version
     return head + ("+changes" if changes else "")

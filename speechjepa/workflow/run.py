@@ -37,8 +37,8 @@ class Stage:
     inputs: Callable[[], dict[str, Any]]
     """Everything that its output depends on, as JSON and settings; asked just before the stage.
 
-    Settings are given as their dataclass: one that a later version of the package adds changes
-    nothing while it has its default."""
+    Settings are given as their dataclass: a stage that is done stays done when a later version of
+    the package adds one, while that has its default."""
     action: Callable[[], dict[str, Any] | None]
     """Does the work, going on from whatever an interrupted call left; returns figures to keep."""
     outputs: tuple[str, ...] = ()
@@ -146,12 +146,12 @@ def _run_stage(stage: Stage, run_dir: Path, states: dict[str, StageState], *, fo
         if name in states
     }
     old = states.get(stage.name)
-    if old is not None:
-        known = _as_known(inputs, old.inputs, _unset(given))
+    missing = [name for name in stage.outputs if not (run_dir / name).exists()]
+    if old is not None and old.status == "done" and not missing and not forced:
+        known = _as_known(given, inputs, old.inputs)
         if digest([known, upstream]) == old.fingerprint:
             inputs = known
     fingerprint = digest([inputs, upstream])
-    missing = [name for name in stage.outputs if not (run_dir / name).exists()]
     if old is not None and old.fingerprint == fingerprint and not forced:
         if old.status == "done" and not missing:
             logger.info(
@@ -224,36 +224,36 @@ def _is_interrupt(error: BaseException) -> bool:
     )
 
 
-def _as_known(now: Any, before: Any, defaults: Any) -> Any:
-    """Leave out of `now` the settings that `before` does not know and that have their default."""
-    if not all(isinstance(level, dict) for level in (now, before, defaults)):
+def _as_known(given: Any, now: Any, before: Any) -> Any:
+    """Leave out of `now` the settings that `before` does not know and that have their default.
+
+    Args:
+        given: Settings, or a mapping that holds some.
+        now: The same as JSON.
+        before: What a stage that is done kept of them, also as JSON.
+    """
+    if not isinstance(now, dict) or not isinstance(before, dict):
         return now
+    defaults = _defaults(given)
+    below = given if isinstance(given, Mapping) else vars(given)
     return {
-        key: _as_known(value, before.get(key), defaults.get(key))
+        key: _as_known(below[key], value, before[key]) if key in before else value
         for key, value in now.items()
         if key in before or key not in defaults or value != defaults[key]
     }
 
 
-def _unset(config: Any) -> Any:
-    """Return what `to_dict` gives where nothing is said of the settings in `config`.
-
-    A section that is there stays there, its own settings at their defaults.
-    """
-    if isinstance(config, Mapping):
-        return {key: _unset(value) for key, value in config.items()}
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        return None
-    defaults: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            defaults[field.name] = _unset(value)
-        elif field.default is not dataclasses.MISSING:
-            defaults[field.name] = to_dict(field.default)
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Return the defaults of a dataclass as JSON; a mapping has none."""
+    if not dataclasses.is_dataclass(settings):
+        return {}
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = to_dict(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            defaults[field.name] = to_dict(field.default_factory())
-    return defaults
+            found[field.name] = to_dict(field.default_factory())
+    return found
 
 
 def _what_changed(old: StageState | None, inputs: dict[str, Any]) -> str:

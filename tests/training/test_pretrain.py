@@ -77,7 +77,14 @@ def test_a_collapse_stops_the_run_and_keeps_the_last_healthy_checkpoint(tmp_path
         max_steps=400,
         learning_rate=3e-2,
         checkpoint_minutes=0.0,
-        jepa=replace(CONFIG.jepa, regularizer="sigreg", sigreg_weight=0.0, anchor_weight=0.0),
+        jepa=replace(
+            CONFIG.jepa,
+            regularizer="sigreg",
+            sigreg_weight=0.0,
+            anchor_weight=0.0,
+            context_std_weight=0.0,
+            context_cov_weight=0.0,
+        ),
         collapse=CollapseConfig(grace_steps=4, patience=3),
     )
     with pytest.raises(CollapseError, match="fell to .* sigreg_weight|fell to .* learning_rate"):

@@ -91,6 +91,7 @@ class After:
     steps: int = 10
     head_steps: int | None = None
     decays: tuple[float, ...] = (0.9,)
+    streaming: Before | None = None
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ class After:
         (After(steps=20, decays=(0.9,)), False),
         (After(steps=20, decays=(0.8,)), True),
         (After(steps=20, head_steps=5), True),
+        (After(steps=20, streaming=Before()), True),
         (After(), True),
     ],
 )
@@ -112,6 +114,32 @@ def test_a_setting_that_did_not_exist_changes_nothing_while_it_has_its_default(
     redone = ["pretrain", "finetune", "evaluate"] if is_redone else []
     assert workshop.run() == redone
     assert workshop.run() == []  # and this is remembered
+
+
+def test_what_is_made_anew_is_made_with_the_settings_that_there_are_now(workshop: Workshop) -> None:
+    workshop.settings["pretrain"] = Before()
+    workshop.run()
+    workshop.settings["pretrain"] = After()
+    assert workshop.run() == []
+    workshop.run(redo=["pretrain"])
+    kept = load_state(workshop.run_dir)["pretrain"].inputs["settings"]["value"]
+    assert set(kept) == {"steps", "head_steps", "decays", "streaming"}
+
+
+def test_an_unfinished_stage_does_not_go_on_by_another_versions_settings(
+    workshop: Workshop,
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    workshop.settings["pretrain"] = Before()
+    workshop.hooks["pretrain"] = interrupt
+    with pytest.raises(StoppedRun):
+        workshop.run()
+    del workshop.hooks["pretrain"]
+    workshop.settings["pretrain"] = After()
+    workshop.run()
+    assert (workshop.run_dir / "pretrain.1" / "checkpoint").exists()
 
 
 def test_earlier_output_is_moved_aside_and_never_overwritten(workshop: Workshop) -> None:
