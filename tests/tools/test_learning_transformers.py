@@ -152,7 +152,7 @@ def test_the_cell_says_what_the_other_rows_say(tmp_path, monkeypatch) -> None:
     path = tmp_path / "results/mboshi-10min/transformers-0.json"
     cell = json.loads(path.read_text())
     other = json.loads(
-        (benchmark_learning.ROOT / "results/learning/mboshi-10min/shipped-0.json").read_text()
+        (benchmark_learning.ROOT / "results/learning/mboshi-10min/jepa_ema-0.json").read_text()
     )
     assert set(cell) == set(other)
     assert [name for name, value in cell.items() if value is None] == [
