@@ -167,7 +167,7 @@ def pretrained(options: argparse.Namespace, row: str, seed: int) -> Path:
     """Pretrain an encoder, unless that is done, and return its bundle.
 
     Raises:
-        SystemExit: The run in the working folder had another budget or pool.
+        SystemExit: The run in the working folder had another budget or pool, or other settings.
     """
     folder = options.work / f"{row}-{seed}" / "pretrain"
     recipe = _pretraining_recipe(options, row, seed)

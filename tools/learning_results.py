@@ -25,8 +25,8 @@ EXPLANATION = (
     "heard them too, without transcripts. `transformers`: its own wav2vec 2.0, see "
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
-    "‡: not made as rows are made now. All of these but labels only began before the head learnt "
-    "first (`finetune.head_steps`), JEPA rows also before spans were short and channels held apart "
+    "‡: not made as rows are made now. All of these that did not learn from fresh weights began "
+    "before the head learnt first (`finetune.head_steps`), JEPA rows also before spans were short and channels held apart "
     "(`pretrain.jepa`), and all but `best`, `shipped` and `transformers` without what the shipped "
     "encoder has beside the statistics of an utterance (`encoder.normalization_prior_seconds`)."
 )

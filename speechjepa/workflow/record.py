@@ -13,6 +13,10 @@ from typing import Any
 import speechjepa
 
 
+SOURCES = ("speechjepa", "recipes/*.yaml", "tools/*.py")
+"""What a figure depends on, as git names it; `make_results.py` writes into other files."""
+
+
 def hardware() -> str:
     """Name the machine: processor, cores that may be used, memory, accelerators."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -39,10 +43,6 @@ def _accelerators() -> list[str]:
         return []
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-
-
-SOURCES = ("speechjepa", "recipes/*.yaml", "tools/*.py")
-"""What a figure depends on, as git names it; `make_results.py` writes into other files."""
 
 
 def commit() -> str:
