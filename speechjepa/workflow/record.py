@@ -12,7 +12,6 @@ from typing import Any
 
 import speechjepa
 
-
 SOURCES = ("speechjepa", "recipes/*.yaml", "tools/*.py")
 """What a figure depends on, as git names it; `make_results.py` writes into other files."""
 
