@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools.learning_results import present
+from tools.learning_results import present, rows_of
 
 
 def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -15,9 +15,8 @@ def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
     panels, left, width, height = [], 130, 640, 20
     top = 8
     for column in dict.fromkeys(str(c["column"]) for c in cells):
-        every = [c for c in cells if c["column"] == column]
-        rows = dict.fromkeys(c["row"] for c in every)
-        mine = [c for row in rows for c in present([c for c in every if c["row"] == row])]
+        shown = {row: present(found) for row, found in rows_of(cells, column).items()}
+        mine = [c for found in shown.values() for c in found]
         key = "cer" if mine[0]["accuracy"] is None else "accuracy"
         bounds = [b for c in mine for b in (c["interval"] or [c[key]])]
         low, high = math.floor(min(bounds) * 20) / 20, math.ceil(max(bounds) * 20) / 20
@@ -25,16 +24,16 @@ def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
         panels.append(f'<text x="4" y="{top + 14}" font-weight="bold">{column}, {key} (%)</text>')
         for step in range(round((high - low) * 20) + 1):
             x, share = left + scale * step / 20, low + step / 20
-            bottom = top + 24 + height * len({c["row"] for c in mine})
+            bottom = top + 24 + height * len(shown)
             panels.append(
                 f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{top + 22}" y2="{bottom}" stroke="#ddd"/>'
                 f'<text x="{x:.0f}" y="{bottom + 12}" text-anchor="middle">{100 * share:.0f}</text>'
             )
         top += 24
-        for row in rows:
+        for row, found in shown.items():
             y = top + height / 2
             panels.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{row}</text>')
-            for cell in (c for c in mine if c["row"] == row):
+            for cell in found:
                 first, last = cell["interval"] or [cell[key]] * 2
                 panels.append(
                     f'<line x1="{left + scale * (first - low):.1f}" '

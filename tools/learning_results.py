@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ HEADER = (
 )
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
-    "row that pretrains has the same minutes on the same audio. Greedy CER on dev in %, "
+    "row that pretrains has the same minutes on the same audio, unless its name says how many it "
+    "had. Greedy CER on dev in %, "
     "mean over seeds (over those that began from the encoder that ships now, where there are "
     "any), in brackets the bootstrap 95 % interval over utterances (its bounds "
     "averaged over seeds); then CER with the language model, and the number of seeds. "
@@ -55,14 +57,14 @@ def learning_tables(
 
     results = [({**fields, "mark": _mark(fields)}, link) for fields, link in results]
     cells = [fields for fields, _ in results]
-    columns, rows = _names(cells, "column"), _names(cells, "row")
+    columns = list(dict.fromkeys(str(cell["column"]) for cell in cells))
+    by_column = {column: rows_of(cells, column) for column in columns}
     means = []
-    for row in rows:
+    rows = dict.fromkeys(row for found in by_column.values() for row in found)
+    for row in sorted(rows, key=lambda row: ", " in row):  # parted ones last
         line = [row]
         for column in columns:
-            found = present(
-                [cell for cell in cells if (cell["row"], cell["column"]) == (row, column)]
-            )
+            found = present(by_column[column].get(row, []))
             line.append(_mean_cell(found, percent) if found else NOT_RUN)
         means.append(line)
     details = [
@@ -87,6 +89,20 @@ def learning_tables(
     return "\n\n".join([EXPLANATION, overview, picture, table(HEADER, details)])
 
 
+def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
+    """Return a column's cells by row; a row is parted where its pretraining had other minutes than
+    most cells of all columns, and its name then says how many."""
+    budgets = Counter(cell["budget_minutes"] for cell in cells)
+    del budgets[None]
+    usual = max(budgets, key=lambda minutes: budgets[minutes], default=None)
+    rows: dict[str, list[Fields]] = {}
+    for cell in (cell for cell in cells if cell["column"] == column):
+        minutes = cell["budget_minutes"]
+        other = "" if minutes in (None, usual) else f", {minutes:g} min"
+        rows.setdefault(f"{cell['row']}{other}", []).append(cell)
+    return rows
+
+
 def present(found: Sequence[Fields]) -> Sequence[Fields]:
     """Return the cells that began from the encoder that ships now, or hear as it does; where none
     did, those that began from that of the first."""
@@ -100,10 +116,6 @@ def _mark(cell: Fields) -> str:
     else:
         is_earlier = "set" not in cell  # written down since the head learns first
     return str(cell["mark"]) or (EARLIER if is_earlier else "")
-
-
-def _names(cells: Sequence[Fields], key: str) -> list[str]:
-    return list(dict.fromkeys(str(cell[key]) for cell in cells))
 
 
 def _mean_cell(found: Sequence[Fields], percent: Callable[[float | None], str]) -> str:

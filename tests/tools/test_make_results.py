@@ -92,6 +92,19 @@ def test_seeds_of_two_shipped_encoders_are_not_averaged(project: Path) -> None:
     assert "| shipped | **50.0**† [10.0, 30.0], LM 20.0, n=1 |" in overview
 
 
+def test_a_row_whose_pretraining_had_other_minutes_is_a_row_of_its_own(project: Path) -> None:
+    cell = {**dict.fromkeys(learning_results.FIELDS), "row": "jepa_ema", "column": "toy-10min"}
+    cell |= {"interval": [0.1, 0.3], "cer_lm": 0.2, "set": []}
+    for seed, (minutes, cer) in enumerate([(45.0, 0.5), (12.0, 0.3), (12.0, 0.4)]):
+        cell |= {"seed": seed, "budget_minutes": minutes, "cer": cer}
+        _write(project / "results" / "learning" / "toy-10min" / f"jepa_ema-{seed}.json", cell)
+    pages = documents(project)
+    overview = pages[project / "docs" / "RESULTS.md"]
+    assert "| jepa_ema | **35.0** [10.0, 30.0], LM 20.0, n=2 |" in overview
+    assert "| jepa_ema, 45 min | **50.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
+    assert ">jepa_ema, 45 min</text>" in pages[project / "docs" / "learning.svg"]
+
+
 def test_what_is_no_longer_made_so_is_marked_and_gives_way(project: Path) -> None:
     cell = {**dict.fromkeys(learning_results.FIELDS), "column": "toy-10min", "cer_lm": 0.2}
     cell |= {"interval": [0.1, 0.3]}
