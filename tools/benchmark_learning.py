@@ -13,9 +13,10 @@ share of digits whose word fits best of the ten; the row `best` hears what that 
 train, without transcripts, as it hears the others. What the frozen encoders of these runs tell
 apart (a linear probe, RankMe, ABX) is measured by tools/benchmark_representation.py.
 
-A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`. Cells that exist are not run
-again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio heard
-times the FLOPs that the objective takes for a second of it (tools/pretraining_flops.py);
+A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`; those of another budget are in
+a folder of their own (`--results results/learning/minutes45 --budget 45`). Cells that exist are not
+run again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio
+heard times the FLOPs that the objective takes for a second of it (tools/pretraining_flops.py);
 
     python tools/benchmark_learning.py --account
 
