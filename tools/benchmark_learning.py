@@ -14,9 +14,10 @@ train, without transcripts, as it hears the others. What the frozen encoders of 
 apart (a linear probe, RankMe, ABX) is measured by tools/benchmark_representation.py.
 
 A cell is one JSON file, `results/learning/COLUMN/ROW-SEED.json`; those of another budget are in
-a folder of their own (`--results results/learning/minutes45 --budget 45`). Cells that exist are not
-run again; runs that were interrupted go on where they stopped. `pretraining_flops` is the audio
-heard times the FLOPs that the objective takes for a second of it (tools/pretraining_flops.py);
+a folder of their own (`--results results/learning/minutes45 --budget 45`, with the rows that
+pretrain alone). Cells that exist are not run again; runs that were interrupted go on where they
+stopped. `pretraining_flops` is the audio heard times the FLOPs that the objective takes for a
+second of it (tools/pretraining_flops.py);
 
     python tools/benchmark_learning.py --account
 
@@ -212,7 +213,7 @@ def flops_rate(options: argparse.Namespace, row: str) -> float:
 def account(options: argparse.Namespace) -> None:
     """Add `pretraining_flops` to the cells that lack it, null where nothing was pretrained."""
     rates: dict[str, float] = {}
-    for path in sorted(options.results.glob("*/*.json")):
+    for path in sorted(options.results.rglob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         if "pretraining_flops" in cell:
             continue

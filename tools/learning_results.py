@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,12 @@ HEADER = (
     *("Accuracy (%)", "Pretraining (min)", "Unlabelled audio (h)", "Audio hours per hour"),
     *("Pretraining (TFLOP)", "Parameters (M)", "Device", "Commit", "File"),
 )
+USUAL_MINUTES = 12.0
+"""What the pretraining of rows has whose name does not say otherwise."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
-    "row that pretrains has the same minutes on the same audio, unless its name says how many it "
-    "had. Greedy CER on dev in %, "
+    f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
+    "many it had. Greedy CER on dev in %, "
     "mean over seeds (over those that began from the encoder that ships now, where there are "
     "any), in brackets the bootstrap 95 % interval over utterances (its bounds "
     "averaged over seeds); then CER with the language model, and the number of seeds. "
@@ -90,15 +91,12 @@ def learning_tables(
 
 
 def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
-    """Return a column's cells by row; a row is parted where its pretraining had other minutes than
-    most cells of all columns, and its name then says how many."""
-    budgets = Counter(cell["budget_minutes"] for cell in cells)
-    del budgets[None]
-    usual = max(budgets, key=lambda minutes: budgets[minutes], default=None)
+    """Return a column's cells by row; those whose pretraining had other minutes than
+    `USUAL_MINUTES` are a row of their own, whose name says how many."""
     rows: dict[str, list[Fields]] = {}
     for cell in (cell for cell in cells if cell["column"] == column):
         minutes = cell["budget_minutes"]
-        other = "" if minutes in (None, usual) else f", {minutes:g} min"
+        other = "" if minutes in (None, USUAL_MINUTES) else f", {minutes:g} min"
         rows.setdefault(f"{cell['row']}{other}", []).append(cell)
     return rows
 
