@@ -25,6 +25,9 @@ on a wide encoder, takes many minutes."""
 BATCH_SECONDS = 40.0
 LEARNING_RATE = 5e-3
 """First; it falls to zero in a line."""
+DROPOUT = 0.3
+"""Share of what frames hold that a step does without. A head that learns minutes of labels by heart
+leaves fine-tuning to begin with blanks, from which it may not come away (docs/LOG.md)."""
 
 
 def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 0) -> None:
@@ -32,13 +35,14 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
 
     The encoder then learns from gradients that mean something from its first step: what pretraining
     found is not bent to a head that knows nothing (https://arxiv.org/abs/2202.10054). Differs from
-    the paper: frames are not augmented, and so many steps are taken, not until nothing improves.
+    the paper: of the frames a part is dropped at random, and so many steps are taken, not until
+    nothing improves.
 
     Args:
         model: Its head is changed, in place.
         data: Labelled items whose transcripts fit their frames.
         steps: Of batches of 40 s, at least 1.
-        seed: Of which items are heard, and of the order of the batches; nothing else is random.
+        seed: Of which items are heard, of the order of the batches, and of what is dropped.
 
     Raises:
         CollapseError: The encoder gives something that is not finite.
@@ -54,11 +58,13 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
     lengths = torch.tensor([len(frames) for frames in features], device=features[0].device)
     plan = BatchPlan(lengths.cpu().numpy() * model.encoder.hop, BATCH_SECONDS, seed=seed)
     optimizer = torch.optim.Adam(model.head.parameters(), betas=(0.9, 0.98))
+    generator = torch.Generator(features[0].device).manual_seed(seed)
     for step, requests in zip(range(steps), plan, strict=False):
         rows = [item for item, _ in requests]
         padded = pad_sequence([features[row] for row in rows], batch_first=True)  # (B, T, D)
         token_ids = [data.token_ids[used[row]] for row in rows]
-        logits = model.head_logits(padded)
+        kept = torch.rand(padded.shape, device=padded.device, generator=generator) >= DROPOUT
+        logits = model.head_logits(padded * kept / (1.0 - DROPOUT))
         loss = ctc_loss(logits, lengths[rows] * model.upsample, token_ids).value
         loss.backward()
         for group in optimizer.param_groups:

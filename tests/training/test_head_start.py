@@ -38,14 +38,14 @@ def weights(network):
 def test_the_head_learns_to_spell_and_nothing_else_changes(data):
     network = model(data)
     before, randomness = weights(network), torch.random.get_rng_state()
-    train_head(network, data, 300)
+    train_head(network, data, 1000)
     after = weights(network)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head.weight", "head.bias"}
     assert torch.equal(torch.random.get_rng_state(), randomness)
     assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
-    assert greedy_error_rates(network.eval(), data, 12).cer < 0.5  # of an untrained encoder
+    assert greedy_error_rates(network.eval(), data, 12).cer < 0.6  # of an untrained encoder
 
 
 def test_it_is_repeatable_and_the_seed_orders_the_batches(data, monkeypatch):
@@ -57,6 +57,22 @@ def test_it_is_repeatable_and_the_seed_orders_the_batches(data, monkeypatch):
         found.append(network.head.weight.detach().clone())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_the_head_hears_frames_of_which_a_part_is_dropped(data, monkeypatch):
+    network, heard = model(data), []
+    logits = network.head_logits
+    monkeypatch.setattr(network, "head_logits", lambda x: heard.append(x) or logits(x))
+    train_head(network, data, 2)
+    padding = head_start.encode_items(network.encoder, data.items, list(range(12)))
+    frames = sum(len(frames) for frames in padding)
+    present = [float((x != 0).sum()) / (frames * x.shape[2]) for x in heard]
+    assert present == pytest.approx([0.7, 0.7], abs=0.02)
+    assert not torch.equal(heard[0] != 0, heard[1] != 0)  # another part in each step
+    whole = torch.cat(padding).abs().mean()
+    assert float(heard[0].abs().sum() / (frames * heard[0].shape[2])) == pytest.approx(
+        float(whole), rel=0.05
+    )
 
 
 def test_of_much_audio_a_part_is_heard_that_the_seed_draws(data, monkeypatch):
