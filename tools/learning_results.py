@@ -33,8 +33,8 @@ EXPLANATION = (
     "and channels held apart (`pretrain.jepa`), and all but `best`, `shipped` and `transformers` "
     "without what the shipped encoder has beside the statistics of an utterance "
     "(`encoder.normalization_prior_seconds`). All cells are from before the head that learns first "
-    "had to do without a part of what frames hold, for lack of which contrastive fails on Mboshi "
-    "after 45 minutes (docs/LOG.md, 2026-11-30)."
+    "had to do without a part of what frames hold, for lack of which contrastive likely fails on "
+    "Mboshi after 45 minutes (docs/LOG.md, 2026-11-30)."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"
