@@ -58,6 +58,7 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
     lengths = torch.tensor([len(frames) for frames in features], device=features[0].device)
     plan = BatchPlan(lengths.cpu().numpy() * model.encoder.hop, BATCH_SECONDS, seed=seed)
     optimizer = torch.optim.Adam(model.head.parameters(), betas=(0.9, 0.98))
+    # Of its own, so not nn.cpu's dropout: what training draws afterwards stays as it was.
     generator = torch.Generator(features[0].device).manual_seed(seed)
     for step, requests in zip(range(steps), plan, strict=False):
         rows = [item for item, _ in requests]
