@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechjepa.data.findings import number
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import ConfigError, DataError
-from speechjepa.inference.recognise import CtcTranscriber, recognise
+from speechjepa.errors import AudioError, ConfigError, DataError
+from speechjepa.inference.long_recordings import LONG_SECONDS, LongTranscriber, cut_at_pauses
+from speechjepa.inference.recognise import recognise, with_duration
 from speechjepa.inference.tuning import beam_texts, greedy_texts
+from speechjepa.progress import track
 
 logger = logging.getLogger(__name__)
 
-MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
-"""Unlabelled recordings outside this are left out: shorter ones hold no word (a digit may take
-0.15 s), and longer ones are not utterances."""
+MIN_SECONDS = 0.1
+"""Shorter ones are left out: they hold no word (a digit may take 0.15 s)."""
 AT_ONCE = 2000
 """Utterances whose logits are held in memory together."""
 
@@ -76,39 +78,72 @@ class PseudoLabelled:
 
 
 def pseudo_label(
-    model: CtcTranscriber, unlabelled: Sequence[Utterance], *, batch_seconds: float = 120.0
+    model: LongTranscriber, unlabelled: Sequence[Utterance], *, batch_seconds: float = 120.0
 ) -> list[PseudoLabelled]:
     """Transcribe utterances, with the language model where the model has one, the surest first.
 
-    Those in which nothing is recognised, or whose audio cannot be read, are left out.
+    Recordings that are longer than `LONG_SECONDS` become the utterances that `cut_at_pauses` finds
+    in them. Those in which nothing is recognised are left out, and those that cannot be read, which
+    a warning names.
 
     Args:
         model: A fine-tuned model, the teacher.
         unlabelled: Utterances; transcripts that they have are not looked at.
         batch_seconds: Audio in one batch, padding included (seconds).
     """
-    fitting = [
-        replace(u, text="")  # "" is a transcript for `recognise`, which skips those without one
-        for u in unlabelled
-        if u.duration is None or MIN_SECONDS <= u.duration <= MAX_SECONDS
-    ]
+    unread: list[AudioError] = []
+    utterances, recordings = [], []
+    for utterance in unlabelled:
+        try:
+            timed = with_duration(utterance)
+        except AudioError as error:
+            unread.append(error)
+            continue
+        if (timed.duration or 0.0) > LONG_SECONDS:
+            recordings.append(replace(timed, text=None))
+        elif (timed.duration or 0.0) >= MIN_SECONDS:
+            # "" is a transcript for `recognise`, which skips those without one.
+            utterances.append(replace(timed, text=""))
     labelled: list[PseudoLabelled] = []
-    for start in range(0, len(fitting), AT_ONCE):
-        found = recognise(model, fitting[start : start + AT_ONCE], batch_seconds=batch_seconds)
-        search = model.beam_search
-        if search is None:
-            texts = greedy_texts(found.logits, model.vocabulary)
-        else:
-            texts = beam_texts(found.logits, search)
-        labelled += [
-            PseudoLabelled(
-                utterance=replace(utterance, text=text),
-                confidence=confidence(logits, model.vocabulary.blank_id),
-            )
-            for utterance, logits, text in zip(found.utterances, found.logits, texts, strict=True)
-            if text.strip()
-        ]
+    for start in range(0, len(utterances), AT_ONCE):
+        found = recognise(model, utterances[start : start + AT_ONCE], batch_seconds=batch_seconds)
+        labelled += _labelled(model, found.utterances, found.logits)
+        unread += [AudioError(skipped.audio_path, skipped.reason) for skipped in found.skipped]
+    for recording in track(recordings, "transcribing long recordings", len(recordings)):
+        pieces = []
+        try:
+            for piece in cut_at_pauses(model, recording, batch_seconds=batch_seconds):
+                pieces.append(piece)
+        except AudioError as error:  # what comes before the damage was heard
+            unread.append(error)
+        fitting = [piece for piece in pieces if (piece[0].duration or 0.0) >= MIN_SECONDS]
+        labelled += _labelled(model, [p[0] for p in fitting], [p[1] for p in fitting])
+    if unread:
+        logger.warning(
+            "self-training: %s cannot be read to the end; the first: %s",
+            number(len(unread), "recording"),
+            unread[0],
+        )
     return sorted(labelled, key=lambda item: -item.confidence)
+
+
+def _labelled(
+    model: LongTranscriber, utterances: Sequence[Utterance], logits: Sequence[NDArray[np.float32]]
+) -> list[PseudoLabelled]:
+    """Return what is written in utterances with these logits, (T, V) each; silent ones are not."""
+    search = model.beam_search
+    if search is None:
+        texts = greedy_texts(logits, model.vocabulary)
+    else:
+        texts = beam_texts(logits, search)
+    return [
+        PseudoLabelled(
+            utterance=replace(utterance, text=text),
+            confidence=confidence(scores, model.vocabulary.blank_id),
+        )
+        for utterance, scores, text in zip(utterances, logits, texts, strict=True)
+        if text.strip()
+    ]
 
 
 def confidence(logits: NDArray[np.float32], blank_id: int) -> float:

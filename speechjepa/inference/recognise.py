@@ -98,7 +98,7 @@ def recognise(
             result.num_unlabelled += 1
             continue
         try:
-            timed.append((index, _with_duration(utterance)))
+            timed.append((index, with_duration(utterance)))
         except AudioError as error:
             result.skipped.append(skip(utterance, error))
     by_index: dict[int, tuple[Utterance, NDArray[np.float32]]] = {}
@@ -128,7 +128,12 @@ def skip(utterance: Utterance, error: AudioError) -> Skipped:
     )
 
 
-def _with_duration(utterance: Utterance) -> Utterance:
+def with_duration(utterance: Utterance) -> Utterance:
+    """Fill in how long an utterance is that goes on to the end of its file.
+
+    Raises:
+        AudioError: The file cannot be read, or ends before the utterance starts.
+    """
     if utterance.duration is not None:
         return utterance
     duration = probe_audio(utterance.audio_path).duration - utterance.start

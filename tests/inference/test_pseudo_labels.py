@@ -92,3 +92,38 @@ def test_a_single_short_word_counts_and_a_click_does_not(tmp_path) -> None:
     ]
     assert 0.1 < len(waves["word"]) / 16000 < 0.5
     assert [item.utterance.id for item in pseudo_label(ToneModel(), said)] == ["word"]
+
+
+def test_a_long_recording_becomes_the_utterances_between_its_pauses(tmp_path) -> None:
+    # "ab cd" is 5 symbols of 6 frames of 0.02 s, its last 2 silent: 0.56 s; "_" is 0.1 s.
+    said = synthesize("_" * 100 + "ab cd" + "_" * 120 + "ef gh" + "_" * 90)
+    path = write(tmp_path / "story.wav", said)
+    model = ToneModel()
+    # As a folder gives it: nobody has said how long it is.
+    found = pseudo_label(model, [Utterance(id="story", audio_path=path)])
+    found.sort(key=lambda item: item.utterance.start)
+    assert [item.utterance.text for item in found] == ["ab cd", "ef gh"]
+    for item, begins, ends in zip(found, (10.0, 22.6), (10.56, 23.16), strict=True):
+        heard = item.utterance
+        assert heard.start == pytest.approx(begins - 0.2, abs=0.021)  # with the margin of a segment
+        assert heard.start + heard.duration == pytest.approx(ends + 0.2, abs=0.021)
+        assert heard.id == f"story@{heard.start * 1000:.0f}-{ends * 1000 + 200:.0f}"
+    assert max(model.window_lengths) <= 30 * 16000
+
+
+def test_a_piece_of_a_file_is_cut_where_it_lies_in_it(tmp_path) -> None:
+    path = write(tmp_path / "story.wav", synthesize("cd" + "_" * 200 + "ab" + "_" * 200 + "ef"))
+    gap = Utterance(id="story@5000-30000", audio_path=path, start=5.0, duration=25.0)
+    (found,) = pseudo_label(ToneModel(), [gap])
+    assert found.utterance.text == "ab"
+    assert found.utterance.start == pytest.approx(20.24 - 0.2, abs=0.021)
+
+
+def test_what_comes_before_the_damage_of_a_long_recording_is_learnt_from(tmp_path, caplog) -> None:
+    said = synthesize("ab" + "_" * 1600 + "cd" + "_" * 400)
+    path = write(tmp_path / "story.flac", said)
+    path.write_bytes(path.read_bytes()[:-2000])
+    missing = Utterance(id="missing", audio_path=tmp_path / "none.wav")
+    found = pseudo_label(ToneModel(), [missing, Utterance(id="story", audio_path=path)])
+    assert "ab" in [item.utterance.text for item in found]
+    assert "2 recordings cannot be read to the end" in caplog.text and "none.wav" in caplog.text
