@@ -37,6 +37,11 @@ def perturb_speed(
     return changed[:, 0], new_lengths.clamp(min=1)
 
 
+def fewest_samples(lengths: Tensor, most: float) -> Tensor:
+    """Return what `perturb_speed` leaves at least of lengths (B,), rounding included (samples)."""
+    return ((lengths / (1.0 + most)).long() - 2).clamp(min=0) if most else lengths
+
+
 def mask_features(
     features: Tensor,
     lengths: Tensor,

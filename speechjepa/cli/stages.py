@@ -146,7 +146,8 @@ def _finetune(args: argparse.Namespace, settings: list[str]) -> int:
     }
     recipe = _recipe(args, settings, data=data, language=args.language, pretrain=None)
     status = perform(recipe, args, AFTER_FINETUNE)
-    return _say_bundle(status, args.run_dir / "finetune" / "bundle")
+    last = "finetune" if recipe.self_training is None else "self_training"
+    return _say_bundle(status, args.run_dir / last / "bundle")
 
 
 def _recipe(args: argparse.Namespace, settings: list[str], **sections: Any) -> Any:
@@ -181,7 +182,7 @@ def _evaluate(args: argparse.Namespace, data: list[str], settings: list[str]) ->
     if args.model is None or not data or settings:
         raise ConfigError("say what to measure on what: speechjepa evaluate --model MODEL DATA")
     from speechjepa.data.readers import read_corpus
-    from speechjepa.inference.evaluate import evaluate
+    from speechjepa.inference.evaluate import evaluate, refuse_foreign_files
     from speechjepa.inference.model import load
     from speechjepa.inference.output_folder import prepare_folder
     from speechjepa.models.bundle import default_device
@@ -189,6 +190,7 @@ def _evaluate(args: argparse.Namespace, data: list[str], settings: list[str]) ->
 
     if args.run_dir is not None:
         prepare_folder(args.run_dir, "results")
+        refuse_foreign_files(args.run_dir)
     model = load(args.model, device=default_device())
     utterances = [
         utterance

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+RECOGNISED = "speechjepa.recognised"
+"""In `extra` of an utterance whose text a model wrote: it is normalised already."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:

@@ -25,6 +25,8 @@ from speechjepa.metrics.error_rate import EditCounts, ErrorRates, bootstrap_inte
 from speechjepa.progress import track
 from speechjepa.text.vocabulary import Vocabulary
 
+FILES = ("results.json", "predictions.jsonl")
+"""What an evaluation writes into a folder."""
 DURATION_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Where the durations of `by_duration` are divided (seconds)."""
 
@@ -292,10 +294,30 @@ def _unknown_characters(references: Sequence[str], vocabulary: Vocabulary) -> di
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
+def refuse_foreign_files(out_dir: Path) -> None:
+    """Check that what `evaluate` would replace in a folder is an evaluation.
+
+    Raises:
+        DataError: A file of the same name is there that it did not write.
+    """
+    results, predictions = (out_dir / name for name in FILES)
+    for path in (results, predictions):
+        if path.exists() and not _is_evaluation(results):
+            raise DataError("is there already and no evaluation; give another folder", path=path)
+
+
+def _is_evaluation(results: Path) -> bool:
+    try:
+        found = json.loads(results.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"cer", "num_utterances"} <= set(found)
+
+
 def _write(evaluation: Evaluation, out_dir: Path) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     results = json.dumps(evaluation.results, ensure_ascii=False, indent=1)
-    (out_dir / "results.json").write_text(results + "\n", encoding="utf-8")
-    with (out_dir / "predictions.jsonl").open("w", encoding="utf-8") as file:
+    (out_dir / FILES[0]).write_text(results + "\n", encoding="utf-8")
+    with (out_dir / FILES[1]).open("w", encoding="utf-8") as file:
         for prediction in evaluation.predictions:
             file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")

@@ -27,7 +27,7 @@ from speechjepa.models.encoder import Encoder
 from speechjepa.models.shipped import start_name
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
-from speechjepa.text.normalize import TextConfig, normalize_text
+from speechjepa.text.normalize import TextConfig
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
     checkpoint_summary,
@@ -46,6 +46,7 @@ from speechjepa.training.labelled import (
     greedy_error_rates,
     leave_out_misfits,
     read_labelled,
+    transcript,
 )
 from speechjepa.training.monitors import diverged
 from speechjepa.training.presets import resolve_presets
@@ -176,7 +177,7 @@ def finetune(
     network = start_encoder(encoder, init, config.reset_top_layers)
     earlier = checkpoint_summary(run_dir / "checkpoints" / LAST_CHECKPOINT)
     doctor = CtcDoctor(run_dir / "doctor.jsonl", earlier.get("step", 0))
-    labelled = [u for u in train if u.text and normalize_text(u.text, text)]
+    labelled = [u for u in train if transcript(u, text)]
     if not labelled:
         raise DataError(f"none of the {len(train)} training utterances has a transcript")
     data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
@@ -187,7 +188,7 @@ def finetune(
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
     if config.inherit_head:
         inherit_head(model, data.vocabulary, start)
-    leave_out_misfits(data, model, doctor)
+    leave_out_misfits(data, model, doctor, config.speed_perturbation)
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
     settings = {
@@ -235,7 +236,6 @@ def _finish(
 ) -> Path:
     if not module.best_weights:
         raise diverged(module.global_step, float("nan"), "finetune")
-    (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
     module.model.load_state_dict(module.best_weights)
     module.cpu().eval()
     module.encoder.set_dropout(0.0, 0.0)
@@ -252,4 +252,6 @@ def _finish(
         training=training,
         results={"dev_while_training": module.best},
     )
-    return save_bundle(bundle, run_dir / "bundle")
+    folder = save_bundle(bundle, run_dir / "bundle")
+    (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
+    return folder

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from speechjepa.audio.augment import fewest_samples
 from speechjepa.data.batches import BatchPlan, CachedItems, collate
 from speechjepa.data.cache import AudioCache, build_cache, write_skipped
-from speechjepa.data.utterance import Utterance
+from speechjepa.data.utterance import RECOGNISED, Utterance
 from speechjepa.errors import DataError
 from speechjepa.metrics.error_rate import ErrorRates, error_rates
 from speechjepa.models.ctc import CtcModel
@@ -35,7 +36,7 @@ class LabelledItems:
     def __init__(
         self, cache: AudioCache, text: TextConfig, vocabulary: Vocabulary | None = None
     ) -> None:
-        self.texts = [normalize_text(u.text or "", text) for u in cache.utterances]
+        self.texts = [transcript(u, text) for u in cache.utterances]
         self.utterances = cache.utterances
         self.vocabulary = Vocabulary.build(self.texts) if vocabulary is None else vocabulary
         self.token_ids = [
@@ -44,6 +45,15 @@ class LabelledItems:
         ]
         self.items = CachedItems(cache)
         self.minutes = cache.seconds / 60
+
+
+def transcript(utterance: Utterance, text: TextConfig) -> str:
+    """Return the normalised transcript; "" where there is none.
+
+    What a model wrote is normalised already: replacements are applied once.
+    """
+    written = utterance.text or ""
+    return written if RECOGNISED in utterance.extra else normalize_text(written, text)
 
 
 def read_labelled(
@@ -57,7 +67,7 @@ def read_labelled(
     cache = build_cache(labelled, cache_dir)
     write_skipped(cache.skipped, run_dir / "skipped.jsonl")
     data = LabelledItems(cache, text)
-    heard = [u for u in dev if u.text and normalize_text(u.text, text)]
+    heard = [u for u in dev if transcript(u, text)]
     if not heard:
         logger.warning("there is no labelled dev data: the last step is kept, not the best one")
         return data, None
@@ -66,11 +76,19 @@ def read_labelled(
     return data, LabelledItems(dev_cache, text, data.vocabulary)
 
 
-def leave_out_misfits(data: LabelledItems, model: CtcModel, doctor: CtcDoctor) -> None:
-    """Drop utterances whose label needs more frames than they have, and name them."""
+def leave_out_misfits(
+    data: LabelledItems, model: CtcModel, doctor: CtcDoctor, speed_perturbation: float
+) -> None:
+    """Drop utterances whose label needs more frames than they have, and name them.
+
+    Args:
+        data: Loses them.
+        model: Says how many frames there are.
+        doctor: Is told.
+        speed_perturbation: The fastest speed leaves fewer frames, and the label must fit them too.
+    """
     lengths = torch.from_numpy(data.items.lengths)
-    # The fastest speed perturbation leaves fewer frames, so it must fit too.
-    frames = model.output_lengths((lengths * 0.9).long()).tolist()
+    frames = model.output_lengths(fewest_samples(lengths, speed_perturbation)).tolist()
     needed = [frames_needed(ids) for ids in data.token_ids]
     kept = [i for i in range(len(frames)) if 0 < needed[i] <= frames[i]]
     for i in sorted(set(range(len(frames))) - set(kept)):

@@ -263,7 +263,7 @@ def train_translator(
     model.translator.set_dropout(config.dropout)
     config = cast(TranslateConfig, learn_to_stream(config, network))
     fit_front_end(network, data.items, frozen=config.is_frozen)
-    leave_out_misfits(data, model, doctor)
+    leave_out_misfits(data, model, doctor, config.speed_perturbation)
     budget = Budget(config.max_steps, config.minutes)
     module = TranslationModule(model, data, dev_data, config, budget, doctor)
     training = _record(module, init, run_dir)
@@ -352,7 +352,6 @@ def _finish(
 ) -> Path:
     if not module.best_weights:
         raise diverged(module.global_step, float("nan"), module.name)
-    (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
     module.model.load_state_dict(module.best_weights)
     module.cpu().eval()
     module.encoder.set_dropout(0.0, 0.0)
@@ -369,4 +368,5 @@ def _finish(
     )
     folder = save_bundle(bundle, run_dir / "bundle")
     save_translator(module.model.translator, files, folder)
+    (run_dir / "checkpoints" / LAST_CHECKPOINT).unlink(missing_ok=True)  # nothing to go on with
     return folder

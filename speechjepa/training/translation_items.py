@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from speechjepa.audio.augment import fewest_samples
 from speechjepa.data.batches import CachedItems
 from speechjepa.data.cache import AudioCache, build_cache, write_skipped
 from speechjepa.data.utterance import Utterance
@@ -94,12 +95,14 @@ def read_examples(
 
 
 def leave_out_misfits(
-    data: TranslationItems, model: SpeechTranslationModel, doctor: CtcDoctor
+    data: TranslationItems,
+    model: SpeechTranslationModel,
+    doctor: CtcDoctor,
+    speed_perturbation: float,
 ) -> None:
-    """Drop pairs that CTC cannot write in their frames, and name them."""
+    """Drop pairs that CTC cannot write in their frames at the fastest speed, and name them."""
     lengths = torch.from_numpy(data.items.lengths)
-    # The fastest speed perturbation leaves fewer frames, so it must fit too.
-    frames = model.output_lengths((lengths * 0.9).long()).tolist()
+    frames = model.output_lengths(fewest_samples(lengths, speed_perturbation)).tolist()
     kept = []
     for place, (ids, has) in enumerate(zip(data.token_ids, frames, strict=True)):
         needed = frames_needed(ids) if model.translator.config.head == "ctc" else len(ids)

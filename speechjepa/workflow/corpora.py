@@ -106,7 +106,7 @@ class Corpora:
             out=self.run_dir / "labels.txt",
         )
         if config.dev is not None:
-            return labelled, self.read(config.dev)
+            return self._without_dev(labelled), self.read(config.dev)
         ids = {u.id for u in labelled}
         others = [u for u in everything if u.text and u.id not in ids]
         return self._hold_out(labelled, others)
@@ -142,6 +142,21 @@ class Corpora:
             return self.config.root or self.run_dir
         path = Path(location)
         return path if path.is_dir() else path.parent
+
+    def _without_dev(self, labelled: list[Utterance]) -> list[Utterance]:
+        """Leave out of the labels what is measured on: one folder may be named for both."""
+        assert self.config.dev is not None
+        measured = {(u.audio_path, u.start) for u in self.read(self.config.dev)}
+        kept = [u for u in labelled if (u.audio_path, u.start) not in measured]
+        if labelled and not kept:
+            raise DataError("every labelled utterance is one of `data.dev`: none is left to learn")
+        if len(kept) < len(labelled):
+            logger.warning(
+                "%d of %d labelled utterances are in `data.dev`, and not learnt from",
+                len(labelled) - len(kept),
+                len(labelled),
+            )
+        return kept
 
     def _hold_out(
         self, labelled: list[Utterance], others: list[Utterance]

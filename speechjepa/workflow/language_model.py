@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
+from speechjepa.data.findings import number
 from speechjepa.errors import DataError
 from speechjepa.workflow.corpora import Corpora, file_fingerprint
 from speechjepa.workflow.recipe import Recipe
 from speechjepa.workflow.run import Stage
+
+logger = logging.getLogger(__name__)
 
 LANGUAGE_MODEL_FILES = ("finetune/bundle/lm.arpa", "finetune/bundle/decoder.json")
 
@@ -80,10 +84,18 @@ def attach(recipe: Recipe, corpora: Corpora, bundle: Path) -> Any:
         return None
     model = load(bundle, device=default_device())
     texts = [normalize_text(u.text or "", recipe.text) for u in corpora.labelled]
+    # A transcript whose recording cannot be read gave the vocabulary nothing.
+    known = [text for text in texts if all(character in model.vocabulary for character in text)]
+    if len(known) < len(texts):
+        logger.warning(
+            "%s with characters that occur in no recording that can be read: not in the language "
+            "model",
+            number(len(texts) - len(known), "transcript"),
+        )
     dev = dev_set(model, corpora.dev, name=corpora.dev_name)
     return attach_language_model(
         bundle,
-        [text for text in texts if text],
+        [text for text in known if text],
         vocabulary=model.vocabulary,
         text_config=recipe.text,
         config=dataclasses.replace(section, extra_text=tuple(map(str, extra_text(recipe)))),

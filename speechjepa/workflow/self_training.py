@@ -21,8 +21,9 @@ from speechjepa.workflow.run import Stage
 logger = logging.getLogger(__name__)
 
 FOLDER = "self_training"
-DONE = "done.json"
-"""Of a round that is over, in its folder: what was recognised and kept."""
+TRAINED, DONE = "trained.json", "done.json"
+"""Of a round whose model is trained, and of one that has its language model too, in its folder:
+what was recognised and kept."""
 
 
 def unlabelled(recipe: Recipe, corpora: Corpora) -> list[Utterance]:
@@ -54,10 +55,8 @@ def self_train(
         cache_dir: Where decoded audio is kept.
 
     Returns:
-        How much was recognised and kept, of the last round.
-
-    Raises:
-        DataError: Nothing is recognised in what is not labelled.
+        How much was recognised and kept, of the last round. Where nothing is recognised, the
+        teacher has the last word.
     """
     from speechjepa.inference.model import load
     from speechjepa.models.bundle import default_device
@@ -65,8 +64,7 @@ def self_train(
 
     config, finetuning = recipe.self_training, recipe.finetune
     assert config is not None and finetuning is not None
-    if config.max_steps is not None:
-        finetuning = dataclasses.replace(finetuning, max_steps=config.max_steps)
+    finetuning = dataclasses.replace(finetuning, max_steps=_steps(recipe, run_dir))
     rounds = config.rounds + (config.refine_steps is not None)
     pool = unlabelled(recipe, corpora)
     teacher = run_dir / "finetune" / "bundle"
@@ -80,12 +78,16 @@ def self_train(
                 finetuning, max_steps=config.refine_steps, minutes=None, learning_rate=rate
             )
         folder = run_dir / FOLDER / f"round{turn}"
-        if (folder / DONE).exists():
-            figures = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        else:
+        if not (folder / TRAINED).exists() and not (folder / DONE).exists():
             recognised = pseudo_label(load(teacher, device=default_device()), pool)
-            figures = _figures(config, pool, recognised, turn)
-            bundle = finetune(
+            if not recognised:
+                logger.warning(
+                    "self-training: the model hears nothing in the recordings without labels, so "
+                    "there is no round %d",
+                    turn,
+                )
+                break
+            finetune(
                 finetuning,
                 training_set(corpora.labelled, recognised, config),
                 corpora.dev,
@@ -95,13 +97,30 @@ def self_train(
                 init=start,
                 cache_dir=cache_dir,
             )
-            attach(recipe, corpora, bundle)
-            write_json(folder / DONE, figures)
+            write_json(folder / TRAINED, _figures(config, pool, recognised, turn))
+        if not (folder / DONE).exists():
+            attach(recipe, corpora, folder / "bundle")
+            (folder / TRAINED).replace(folder / DONE)
+        figures = json.loads((folder / DONE).read_text(encoding="utf-8"))
         teacher = folder / "bundle"
     final = run_dir / FOLDER / "bundle"
     shutil.rmtree(final, ignore_errors=True)  # of an interrupted copy
     shutil.copytree(teacher, final)
     return figures
+
+
+def _steps(recipe: Recipe, run_dir: Path) -> int | None:
+    """Return the steps of a round: given, or as many as the first model's minutes of labels get.
+
+    Left to the round itself they would be those of all the minutes that it learns from.
+    """
+    config, finetuning = recipe.self_training, recipe.finetune
+    assert config is not None and finetuning is not None
+    steps = config.max_steps or finetuning.max_steps
+    if steps is None and finetuning.minutes is None:
+        settled = json.loads((run_dir / "finetune" / "config.json").read_text(encoding="utf-8"))
+        steps = settled["finetune"]["max_steps"]
+    return steps
 
 
 def self_training_stage(

@@ -381,8 +381,9 @@ class Plan:
     def _gather_skipped(self) -> None:
         """Put the files that any stage had to skip into one list."""
         lines: dict[str, None] = {}
-        for name in ("pretrain", "finetune"):
-            path = self.run_dir / name / "skipped.jsonl"
+        rounds = sorted(self.run_dir.glob(f"{SELF_TRAINING}/round*"))
+        for folder in (self.run_dir / "pretrain", self.run_dir / "finetune", *rounds):
+            path = folder / "skipped.jsonl"
             if path.exists():
                 lines |= dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
         with open(self.run_dir / "skipped.jsonl", "w", encoding="utf-8") as file:

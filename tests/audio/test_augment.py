@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from speechjepa.audio.augment import mask_features, perturb_speed
+from speechjepa.audio.augment import fewest_samples, mask_features, perturb_speed
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -99,3 +99,14 @@ def test_padding_is_left_as_it_is_and_visible_values_too():
 def test_nothing_asked_for_hides_nothing():
     features = torch.ones(2, 50, 4)
     assert torch.equal(masked(features, torch.tensor([50, 20])), features)
+
+
+@pytest.mark.parametrize("most", [0.0, 0.1, 0.3, 0.9])
+def test_no_speed_leaves_fewer_samples_than_are_counted_on(most):
+    lengths = torch.tensor([1, 7, 400, 12345, 20000])
+    waveform = torch.zeros(len(lengths), int(lengths.max()))
+    left = torch.stack([perturb_speed(waveform, lengths, most, generator(s))[1] for s in range(99)])
+    fewest = fewest_samples(lengths, most)
+    assert (left.amin(dim=0) >= fewest).all()
+    # And not many fewer: what fits is not left out.
+    assert (fewest >= lengths / (1 + most) - 4).all()

@@ -72,3 +72,13 @@ def test_a_folder_in_place_of_the_file_is_said_before_the_work(
     (tmp_path / "speech" / output).mkdir()
     assert main([part.format(**words) for part in command.split()]) == 2
     assert f"a folder is where {tmp_path}/speech/{output} should be" in capsys.readouterr().err
+
+
+def test_an_evaluation_replaces_none_but_its_own_files(tmp_path, capsys):
+    for name in ("results.json", "predictions.jsonl"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text('{"mine": 1}')
+        assert main(["evaluate", str(tmp_path), "--model", "m", "-o", str(folder)]) == 2
+        assert f"{folder / name}: is there already and no evaluation" in capsys.readouterr().err
+        assert (folder / name).read_text() == '{"mine": 1}'

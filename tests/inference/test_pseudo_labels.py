@@ -127,3 +127,14 @@ def test_what_comes_before_the_damage_of_a_long_recording_is_learnt_from(tmp_pat
     found = pseudo_label(ToneModel(), [missing, Utterance(id="story", audio_path=path)])
     assert "ab" in [item.utterance.text for item in found]
     assert "2 recordings cannot be read to the end" in caplog.text and "none.wav" in caplog.text
+
+
+def test_labels_of_a_folder_have_their_share_too(tmp_path) -> None:
+    # A folder does not say how long its files are: 2 s of labels beside 6 s, half of an epoch.
+    path = write(tmp_path / "true.wav", np.zeros(32000, np.float32))
+    true = Utterance(id="true", audio_path=path, text="x")
+    gone = Utterance(id="gone", audio_path=tmp_path / "gone.wav", text="x")
+    heard = [PseudoLabelled(utterance=utterance("a", 6.0, "ab"), confidence=-0.1)]
+    config = SelfTrainingConfig(keep=1.0, label_share=0.5)
+    ids = [u.id for u in training_set([true, gone], heard, config)]
+    assert ids == ["true", "gone", "true#1", "gone#1", "true#2", "gone#2", "a"]

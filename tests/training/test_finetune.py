@@ -13,14 +13,18 @@ import pytest
 import torch
 
 from speechjepa.data.batches import Batch
+from speechjepa.data.cache import build_cache
+from speechjepa.data.utterance import RECOGNISED
 from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
 from speechjepa.text.normalize import TextConfig
 from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.training import finetune as finetuning
+from speechjepa.training import head_module
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
+from speechjepa.training.labelled import LabelledItems, transcript
 from speechjepa.training.schedule import Budget
 from tests.training.corpus import SMALL, make_corpus
 
@@ -89,9 +93,11 @@ def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Finetune
             run(tmp_path, config, "parts", dev=[])  # the last state is kept, not an earlier one
 
 
-@pytest.mark.parametrize("average_decay", [0.0, 0.5])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, average_decay):
-    config = replace(CONFIG, average_decay=average_decay)
+@pytest.mark.parametrize(("average_decay", "dropout"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.3)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path, monkeypatch, average_decay, dropout
+):
+    config = replace(CONFIG, average_decay=average_decay, dropout=dropout, drop_path=dropout)
     run(tmp_path, config, "whole", dev=[])
     killed_run(tmp_path, monkeypatch, config)
     bundle = run(tmp_path, config, "parts", dev=[])
@@ -355,3 +361,45 @@ def test_weights_without_a_finite_loss_never_become_the_bundle(tmp_path, monkeyp
     with pytest.raises(CollapseError, match="Lower finetune.learning_rate"):
         run(tmp_path, CONFIG, **({} if with_dev else {"dev": []}))
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_a_bundle_that_cannot_be_written_costs_no_training(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(head_module, "CHECKPOINT_MINUTES", 1e-6)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "save_bundle", full)
+        with pytest.raises(OSError, match="No space"):
+            run(tmp_path, CONFIG)
+    steps = []
+    step = finetuning.FinetuneModule.training_step
+
+    def counted(self, batch, index):
+        steps.append(self.global_step)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(finetuning.FinetuneModule, "training_step", counted)
+    assert load_bundle(run(tmp_path, CONFIG)).training["finetune"]["steps"] == 6
+    assert steps == []
+    assert not list((tmp_path / "run" / "checkpoints").glob("last*"))
+
+
+def test_what_a_model_wrote_is_not_normalised_again(tmp_path):
+    train = make_corpus(tmp_path / "audio")[:2]
+    train[0] = replace(train[0], text="ab")
+    train[1] = replace(train[1], text="ab", extra={RECOGNISED: "teacher"})
+    chained = TextConfig(replacements={"a": "b", "b": "c"})
+    assert [transcript(u, chained) for u in train] == ["bc", "ab"]
+    items = LabelledItems(build_cache(train, tmp_path / "cache"), chained)
+    assert items.texts == ["bc", "ab"]
+
+
+def test_an_utterance_that_no_speed_makes_too_short_is_kept_and_others_are_not(tmp_path):
+    # 1.2 s have 30 frames, doubled to 60; at 1.5 times the speed 40.
+    corpus = make_corpus(tmp_path / "audio")
+    train = [replace(corpus[0], text="ab" * 19), replace(corpus[1], text="ab" * 21)]
+    config = replace(CONFIG, max_steps=40, speed_perturbation=0.5)
+    run(tmp_path, config, train=train, dev=[])
+    assert "001 is left out" in findings(tmp_path / "run")["label_longer_than_frames"]
+    assert "000 is left out" not in (tmp_path / "run" / "doctor.jsonl").read_text()

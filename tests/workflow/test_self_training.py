@@ -153,3 +153,48 @@ def test_where_everything_is_labelled_the_first_model_is_the_last(
     first = run_dir / "finetune" / "bundle" / "model.safetensors"
     last = run_dir / "self_training" / "bundle" / "model.safetensors"
     assert last.read_bytes() == first.read_bytes()
+
+
+def test_where_nothing_is_heard_the_first_model_is_the_last(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(self_training, "pseudo_label", lambda *a, **k: [])
+    states = run_recipe(recipe(labels, *THREE, "self_training.rounds=2"), tmp_path / "run")
+    assert len(trainings.finetunings) == 1 and "hears nothing" in caplog.text
+    assert states["self_training"].figures["recognised_utterances"] == 0
+    assert "cer" in states["evaluate"].figures
+
+
+def test_a_round_stopped_after_its_training_is_not_trained_again(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = recipe(labels, *THREE, "self_training.rounds=1")
+    with monkeypatch.context() as patched:
+
+        def stop(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(self_training, "attach", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(settings, tmp_path / "run")
+    states = run_recipe(settings, tmp_path / "run")
+    assert len(trainings.finetunings) == 2 and len(heard) == 1
+    assert states["self_training"].figures["recognised_utterances"] == 7
+
+
+def test_a_round_has_the_steps_that_the_labels_got(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+) -> None:
+    run_recipe(recipe(labels, *THREE, "self_training.rounds=1"), tmp_path / "run")
+    assert [call["config"].max_steps for call in trainings.finetunings] == [None, 33]

@@ -56,6 +56,8 @@ class Trainings:
         self.finetunings.append(self.calls["finetune"])
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "skipped.jsonl").write_text('{"id": "bad"}\n{"id": "worse"}\n')
+        settled = {"finetune": {"max_steps": getattr(config, "max_steps", None) or 33}}
+        (run_dir / "config.json").write_text(json.dumps(settled))
         torch.manual_seed(0)
         sizes = options["encoder"] or self.calls.get("pretrain", {}).get("encoder")
         encoder = build_encoder(sizes or load_bundle(options["init"]).encoder.config)
@@ -316,3 +318,36 @@ def test_a_bundle_of_several_languages_learns_to_tell_them_apart(tmp_path: Path)
     save_bundle(Bundle(encoder=encoder, languages=("high",)), bundle)
     teach_languages(bundle, utterances, seed=0)
     assert load(bundle).language_classifier is None, "it knows one language now"
+
+
+def test_a_letter_of_an_unreadable_recording_stops_no_language_model(
+    root: Path, tmp_path: Path, trainings: Trainings, caplog: pytest.LogCaptureFixture
+) -> None:
+    finetune = trainings.finetune
+
+    def of_readable(config: object, train: Any, *args: Any, **options: Any) -> Path:
+        return finetune(config, [u for u in train if u.id != "bad"], *args, **options)
+
+    sys.modules["speechjepa.training.finetune"].finetune = of_readable  # type: ignore[attr-defined]
+    (root / "train" / "bad.wav").write_bytes(b"not audio")
+    (root / "train" / "bad.txt").write_text("ba zo")
+    states = run_recipe(recipe(root, "pretrain=null", "init=fresh"), tmp_path / "run")
+    assert states["evaluate"].figures["cer_lm"] is not None
+    assert "1 transcript with characters that occur in no recording" in caplog.text
+
+
+def test_what_is_measured_on_is_no_label(
+    root: Path, tmp_path: Path, trainings: Trainings, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [
+        json.dumps({"file_name": f"train{n}.wav", "text": WORDS[n % 4]}) + "\n" for n in (1, 2, 3)
+    ]
+    (root / "train" / "some.jsonl").write_text("".join(lines))
+    settings = recipe(root, "data.dev=train/some.jsonl", "pretrain=null", "init=fresh")
+    Plan(settings, tmp_path / "run", tmp_path / "cache", None).corpora.read_all()
+    corpora = Plan(settings, tmp_path / "run", tmp_path / "cache", None).corpora
+    assert sorted(u.id for u in corpora.labelled) == [f"train{n}" for n in (0, 4, 5, 6, 7, 8, 9)]
+    assert "3 of 10 labelled utterances are in `data.dev`" in caplog.text
+    only = recipe(root, "data.train=train/some.jsonl", "data.dev=train", "pretrain=null")
+    with pytest.raises(DataError, match="every labelled utterance is one of `data.dev`"):
+        Plan(only, tmp_path / "run", tmp_path / "cache", None).corpora.read_all()
