@@ -37,13 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help="[SPLIT=]folder, manifest or hf:")
     parser.add_argument("--format", default="auto", help="format of the data (default: look at it)")
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help="which column holds audio, text, speaker, ...; can be repeated",
-    )
+    add_column(parser)
     parser.add_argument("--split", help="look at this split only")
     parser.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write one manifest (.jsonl)")
@@ -59,6 +53,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_limits(parser)
     _add_text_settings(parser)
     parser.set_defaults(func=run)
+
+
+def add_column(parser: argparse.ArgumentParser) -> None:
+    """Add `--column`; `columns_of` reads it."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="which column of a table holds audio, text, speaker, ...; text=TIER: the tier of ELAN "
+        "or Praat files ('tx@*': all of these; ONE,OTHER: the first there is); can be repeated",
+    )
+
+
+def columns_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return what `--column` says."""
+    return dict(_pair("--column FIELD=COLUMN", text) for text in args.column)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +202,7 @@ def _read(args: argparse.Namespace, findings: list[Finding]) -> dict[str, list[U
     """Read every DATA argument and sort its utterances into splits."""
     from speechjepa.data.readers import read_corpus
 
-    columns = dict(_pair("--column FIELD=COLUMN", text) for text in args.column)
+    columns = columns_of(args)
     splits: dict[str, list[Utterance]] = {}
     for argument in args.data:
         name, location = _named(argument)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechjepa.cli.check import add_column, columns_of
+
 if TYPE_CHECKING:
     from speechjepa.inference.select import Selection
 
@@ -53,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--split", help="only this split of the data")
     parser.add_argument("--format", default="auto", help="format of the data (default: look at it)")
+    add_column(parser)
     parser.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--min-seconds", type=float, default=1.0, help="shorter is left out (1)")
@@ -89,7 +92,11 @@ def run(args: argparse.Namespace) -> int:
         utterance
         for location in args.data
         for utterance in read_corpus(
-            location, format=args.format, split=args.split, data_root=args.data_root
+            location,
+            format=args.format,
+            split=args.split,
+            columns=columns_of(args),
+            data_root=args.data_root,
         )
     ]
     with audio_bar("listening", len(utterances)) as progress:

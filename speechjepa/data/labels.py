@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,6 +17,8 @@ from speechjepa.data.readers.text_files import read_lines
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
 
+STRETCH = re.compile(r"(\d+)-(\d+|end)")
+"""Of a folder's ids: milliseconds of the file between which nothing was transcribed."""
 NAMED = 5
 """Ids or lists that an error shows."""
 
@@ -104,10 +108,10 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
     for line, content in read_lines(path):
         identity = content.strip()
         # A recording that was annotated since is there as its stretches, a@500-1200 and so on.
-        named = by_id.get(identity) or stretches.get(identity)
+        named = by_id.get(identity) or stretches.get(identity) or _within(identity, stretches)
         if identity in lines:
             reason = f"is also on line {lines[identity]}. Remove one."
-        elif not identity or named is None:
+        elif not identity or not named:
             reason = "is not the id of an utterance of this split. Remove or correct it."
         else:
             lines[identity] = line
@@ -121,6 +125,18 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
     if not lines:
         raise DataError("holds no ids.", path=path, line=1)
     return [utterance for utterance in utterances if utterance.id in chosen]
+
+
+def _within(identity: str, stretches: Mapping[str, list[Utterance]]) -> list[Utterance]:
+    """Return what lies in a stretch without transcript, a@500-9000, that was annotated since."""
+    recording, _, place = identity.rpartition("@")
+    times = STRETCH.fullmatch(place)
+    if times is None:
+        return []
+    first = int(times[1])
+    last = math.inf if times[2] == "end" else int(times[2])
+    found = stretches.get(recording, [])
+    return [u for u in found if first <= round(1000 * u.start) < last]
 
 
 def _without_text(silent: Sequence[Utterance], lines: Mapping[str, int], path: Path) -> DataError:

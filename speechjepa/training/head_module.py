@@ -133,8 +133,6 @@ class HeadModule(RecordingModule):
         """Return the loss of a batch."""
         begins_step = self.between_steps
         self.begin_batch(batch)
-        # Dropout is drawn by the batch alone, so that a resumed run draws the same.
-        torch.manual_seed(int(batch.keys[0]) % 2**31)
         loss, logits, lengths = self.losses(batch)
         if self.losses_lost(loss) >= LOST_LOSSES:
             self.doctor.lost(self.global_step, float(loss.detach()))

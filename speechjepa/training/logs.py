@@ -54,7 +54,8 @@ class RecordingModule(pl.LightningModule, ABC):
         return True
 
     def begin_batch(self, batch: Batch) -> None:
-        """Count a batch that is begun."""
+        """Count a batch that is begun; dropout depends on it alone, as a resumed run repeats it."""
+        torch.manual_seed(int(batch.keys[0]) % 2**31)
         self._batches_begun += 1
         self._last_batch = batch
 

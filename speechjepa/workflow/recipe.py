@@ -52,7 +52,8 @@ class CorpusConfig:
     split: str | None = None
     """Only this split of it."""
     columns: dict[str, str] | None = None
-    """For tables: which column holds what, for example {audio: path, text: sentence}."""
+    """Of tables: which column holds what, for example {audio: path, text: sentence}. Of ELAN's and
+    Praat's files: `text` is the tier; see `read_annotations`."""
 
 
 @dataclass(frozen=True, kw_only=True)

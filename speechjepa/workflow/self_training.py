@@ -58,10 +58,6 @@ def self_train(
         How much was recognised and kept, of the last round. Where nothing is recognised, the
         teacher has the last word.
     """
-    from speechjepa.inference.model import load
-    from speechjepa.models.bundle import default_device
-    from speechjepa.training.finetune import finetune
-
     config, finetuning = recipe.self_training, recipe.finetune
     assert config is not None and finetuning is not None
     finetuning = dataclasses.replace(finetuning, max_steps=_steps(recipe, run_dir))
@@ -78,35 +74,57 @@ def self_train(
                 finetuning, max_steps=config.refine_steps, minutes=None, learning_rate=rate
             )
         folder = run_dir / FOLDER / f"round{turn}"
-        if not (folder / TRAINED).exists() and not (folder / DONE).exists():
-            recognised = pseudo_label(load(teacher, device=default_device()), pool)
-            if not recognised:
-                logger.warning(
-                    "self-training: the model hears nothing in the recordings without labels, so "
-                    "there is no round %d",
-                    turn,
-                )
-                break
-            finetune(
-                finetuning,
-                training_set(corpora.labelled, recognised, config),
-                corpora.dev,
-                folder,
-                text=recipe.text,
-                encoder=recipe.encoder,
-                init=start,
-                cache_dir=cache_dir,
-            )
-            write_json(folder / TRAINED, _figures(config, pool, recognised, turn))
         if not (folder / DONE).exists():
-            attach(recipe, corpora, folder / "bundle")
-            (folder / TRAINED).replace(folder / DONE)
+            this = dataclasses.replace(recipe, finetune=finetuning)
+            if not _round(this, corpora, folder, turn, teacher, start=start, cache_dir=cache_dir):
+                break
         figures = json.loads((folder / DONE).read_text(encoding="utf-8"))
         teacher = folder / "bundle"
     final = run_dir / FOLDER / "bundle"
     shutil.rmtree(final, ignore_errors=True)  # of an interrupted copy
     shutil.copytree(teacher, final)
     return figures
+
+
+def _round(
+    recipe: Recipe,
+    corpora: Corpora,
+    folder: Path,
+    turn: int,
+    teacher: Path,
+    *,
+    start: Path | None,
+    cache_dir: Path,
+) -> bool:
+    """Train a model on what its teacher hears; return whether that is anything."""
+    from speechjepa.inference.model import load
+    from speechjepa.models.bundle import default_device
+    from speechjepa.training.finetune import finetune
+
+    config, finetuning = recipe.self_training, recipe.finetune
+    assert config is not None and finetuning is not None
+    pool = unlabelled(recipe, corpora)
+    if not (folder / TRAINED).exists():
+        recognised = pseudo_label(load(teacher, device=default_device()), pool)
+        if not recognised:
+            logger.warning(
+                "self-training: nothing is heard in recordings without labels: no round %d", turn
+            )
+            return False
+        finetune(
+            finetuning,
+            training_set(corpora.labelled, recognised, config),
+            corpora.dev,
+            folder,
+            text=recipe.text,
+            encoder=recipe.encoder,
+            init=start,
+            cache_dir=cache_dir,
+        )
+        write_json(folder / TRAINED, _figures(config, pool, recognised, turn))
+    attach(recipe, corpora, folder / "bundle")
+    (folder / TRAINED).replace(folder / DONE)
+    return True
 
 
 def _steps(recipe: Recipe, run_dir: Path) -> int | None:

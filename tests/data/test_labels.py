@@ -178,3 +178,29 @@ def test_nothing_to_choose_from_is_an_error(tmp_path) -> None:
 def test_labels_that_mean_nothing_are_refused(tmp_path, labels) -> None:
     with pytest.raises(ConfigError, match="labels"):
         select_labels(corpus(), labels, folder=tmp_path)
+
+
+def test_a_gap_in_a_list_stands_for_what_was_transcribed_in_it_since(tmp_path) -> None:
+    def part(name: str, start: float, text: str | None) -> Utterance:
+        return Utterance(id=name, audio_path=tmp_path / "s.wav", start=start, text=text)
+
+    # Listed when all was a gap of 8 to 38 s and one from there to the end.
+    stretches = [
+        part("s@0", 0.0, "before"),
+        part("s@8000", 8.0, "one"),
+        part("s@9000-20000", 9.0, None),
+        part("s@20000", 20.0, "two"),
+        part("s@38000", 38.0, "three"),
+        part("s@50000-end", 50.0, None),
+    ]
+    (tmp_path / "first.txt").write_text("s@8000-38000\n")
+    chosen = select_labels(stretches, "first", folder=tmp_path)
+    assert [u.text for u in chosen] == ["one", "two"]
+    (tmp_path / "first.txt").write_text("s@38000-end\n")
+    assert [u.text for u in select_labels(stretches, "first", folder=tmp_path)] == ["three"]
+    (tmp_path / "first.txt").write_text("s@9000-20000\n")
+    with pytest.raises(DataError, match="has no transcript"):
+        select_labels(stretches, "first", folder=tmp_path)
+    (tmp_path / "first.txt").write_text("s@60000-70000\n")
+    with pytest.raises(DataError, match="is not the id of an utterance"):
+        select_labels(stretches, "first", folder=tmp_path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pympi.Elan import Eaf
 
 from speechjepa.audio.files import write_wav
 from speechjepa.data.check import check_corpus
@@ -202,3 +204,75 @@ def test_ids_that_are_used_twice_are_left_to_the_doctor(tmp_path) -> None:
     rows(path, row | {"split": "train"}, row | {"split": "dev"})
     with pytest.raises(DataError, match='the id "x" is taken'):
         read_with_findings(path)
+
+
+# Tiers and speakers of ELAN ---------------------------------------------------------------------
+
+
+def elan(path: Path, tiers: dict[str, list[tuple[int, int, str]]], **participants: str) -> None:
+    """Write an ELAN document as ELAN makes it, its empty `default` tier included."""
+    document = Eaf()
+    for name, stretches in tiers.items():
+        document.add_tier(name, part=participants.get(name.partition("@")[2]))
+        for stretch in stretches:
+            document.add_annotation(name, *stretch)
+    document.to_file(str(path))
+
+
+def texts(folder: Path, **options: Any) -> list[tuple[str, str | None, str | None]]:
+    return [(u.id, u.text, u.speaker) for u in read_corpus(folder, **options) if u.text]
+
+
+def test_the_empty_tier_of_a_new_document_is_not_asked_about(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 3.0)
+    elan(tmp_path / "a.eaf", {"mdw": [(0, 1000, "mbwa")]})
+    assert texts(tmp_path) == [("a@0", "mbwa", None)]
+    elan(tmp_path / "a.eaf", {"default": [(0, 1000, "x")], "mdw": [(0, 1000, "mbwa")]})
+    with pytest.raises(DataError, match=r"has the tiers default, mdw: .*--column text=TIER"):
+        texts(tmp_path)
+
+
+def test_the_tiers_of_several_speakers_are_read_together(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 4.0)
+    spoken = {"tx@A": [(0, 1000, "one"), (1500, 2500, "three")], "tx@B": [(0, 1500, "two")]}
+    elan(tmp_path / "a.eaf", {**spoken, "gloss@A": [(0, 1000, "eins")]}, A="ana", B="ben")
+    told = [("a@0", "one", "ana"), ("a@0.2", "two", "ben"), ("a@1500", "three", "ana")]
+    assert texts(tmp_path) == told
+    assert texts(tmp_path, columns={"text": "tx@*"}) == told
+    assert [row[1] for row in texts(tmp_path, columns={"text": "gloss@A"})] == ["eins"]
+
+
+def test_a_file_without_the_tier_may_have_another(tmp_path) -> None:
+    # One from the field, and one that `transcribe` wrote and somebody corrected.
+    for name in "ab":
+        audio(tmp_path / f"{name}.wav", 3.0)
+    elan(tmp_path / "a.eaf", {"mdw": [(0, 1000, "mbwa")], "ft": [(0, 1000, "dog")]})
+    eaf(tmp_path / "b.eaf", (0.0, 1.0, "nyama"))
+    with pytest.raises(DataError, match=r"no tier 'mdw'; it has transcript. .*text=ONE,OTHER"):
+        texts(tmp_path, columns={"text": "mdw"})
+    read = texts(tmp_path, columns={"text": "mdw,transcript"})
+    assert [text for _, text, _ in read] == ["mbwa", "nyama"]
+
+
+# Copies -----------------------------------------------------------------------------------------
+
+
+def test_of_copies_beside_one_transcript_one_is_read(tmp_path, caplog) -> None:
+    for name in ("s.mp4", "s.flac", "s.mp3", "t.mp3", "u.mp3", "u.wav"):
+        audio(tmp_path / "x.wav", 2.0).rename(tmp_path / name)
+    eaf(tmp_path / "s.eaf", (0.0, 1.0, "said"))
+    lines(tmp_path / "t.txt", "told")
+    lines(tmp_path / "u.mp3.txt", "of its own")
+    utterances, findings = read_with_findings(tmp_path)
+    assert [(u.audio_path.name, u.text) for u in utterances] == [
+        ("s.flac", "said"),
+        ("t.mp3", "told"),
+        ("u.mp3", "of its own"),
+        ("u.wav", None),
+    ]
+    told = findings["copied_recordings"]
+    assert told.title.startswith("2 recordings left out")
+    assert {Path(p.source).name for p in told.places} == {"s.mp3", "s.mp4"}
+    assert {p.detail for p in told.places} == {"s.flac is read"}
+    read_corpus(tmp_path)
+    assert "2 recordings left out" in caplog.text

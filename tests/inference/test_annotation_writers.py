@@ -24,8 +24,8 @@ EXPECTED = [(0.5, 2.25, "mbote na <yo> & 'me'"), (2.25, 2.251, "ŋá two"), (3.0
 @pytest.mark.parametrize("suffix", ["eaf", "TextGrid"])
 def test_segments_come_back_with_their_times(suffix, tmp_path):
     (path,) = write_result(SPOKEN, [tmp_path / f"a.{suffix}"], recording=tmp_path / "a.wav")
-    found = [tuple(annotation) for annotation in read_annotations(path)]
-    assert [text for *_, text in found] == [text for *_, text in EXPECTED]
+    found = read_annotations(path)
+    assert [annotation.text for annotation in found] == [text for *_, text in EXPECTED]
     assert [time for a in found for time in a[:2]] == pytest.approx(
         [time for a in EXPECTED for time in a[:2]], abs=1e-6
     )

@@ -164,7 +164,7 @@ def test_where_nothing_is_heard_the_first_model_is_the_last(
 ) -> None:
     monkeypatch.setattr(self_training, "pseudo_label", lambda *a, **k: [])
     states = run_recipe(recipe(labels, *THREE, "self_training.rounds=2"), tmp_path / "run")
-    assert len(trainings.finetunings) == 1 and "hears nothing" in caplog.text
+    assert len(trainings.finetunings) == 1 and "nothing is heard" in caplog.text
     assert states["self_training"].figures["recognised_utterances"] == 0
     assert "cer" in states["evaluate"].figures
 

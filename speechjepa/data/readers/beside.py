@@ -18,6 +18,8 @@ TRANSCRIPT_SUFFIXES = (*ANNOTATION_SUFFIXES, ".txt")
 SAME_TIME_SECONDS = 2.0
 """Memory sticks round times to this, and `transcribe -f all` writes several kinds at once."""
 
+LOSSLESS_SUFFIXES = frozenset(".wav .wave .flac .aif .aifc .aiff .au .caf .w64".split())
+VIDEO_SUFFIXES = frozenset(".avi .flv .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv".split())
 NAMED = 3
 """Bad files that an error shows."""
 
@@ -96,6 +98,54 @@ def several_transcripts(beside: Mapping[str, Sequence[Path]]) -> list[Finding]:
                     + ", ".join(as_text(path.name) for path in paths[1:]),
                 )
                 for name, paths in several.items()
+            ),
+        )
+    ]
+
+
+def copies_beside(beside: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """Return the recordings whose transcript another one has too, each with the one to read.
+
+    `a.wav` and `a.mp3` beside one `a.eaf` are taken for copies: read as two recordings, a sentence
+    would be learnt from and measured on. Sound without loss is preferred, then sound to video.
+    """
+    owners: dict[Path, list[str]] = defaultdict(list)
+    for name, paths in beside.items():
+        owners[paths[0]].append(name)
+    copies: dict[str, str] = {}
+    for names in owners.values():
+        kept, *others = sorted(names, key=_worth)
+        copies |= dict.fromkeys(others, kept)
+    return copies
+
+
+def _worth(name: str) -> tuple[int, str]:
+    suffix = PurePath(name).suffix.lower()
+    return (0 if suffix in LOSSLESS_SUFFIXES else 2 if suffix in VIDEO_SUFFIXES else 1), name
+
+
+def copied_recordings(root: Path, copies: Mapping[str, str]) -> list[Finding]:
+    """Return which recordings are not read, as they share their transcript with another."""
+    if not copies:
+        return []
+    return [
+        Finding(
+            code="copied_recordings",
+            severity="warning",
+            title=f"{number(len(copies), 'recording')} left out: another one has the same "
+            "transcript beside it",
+            meaning="a.wav and a.mp3 beside one a.eaf are taken for copies, of which one is read: "
+            "a sentence that comes twice would be learnt from and measured on.",
+            advice="If they are different recordings, give each its own transcript: a.wav.eaf and "
+            "a.mp3.eaf.",
+            places=tuple(
+                Place(
+                    source=as_text(str(root / name)),
+                    id="",
+                    split="",
+                    detail=f"{as_text(PurePath(kept).name)} is read",
+                )
+                for name, kept in copies.items()
             ),
         )
     ]

@@ -11,6 +11,8 @@ from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
 from speechjepa.data.readers.annotations import ANNOTATION_SUFFIXES, read_annotations
 from speechjepa.data.readers.beside import (
     all_of,
+    copied_recordings,
+    copies_beside,
     partly_transcribed,
     several_transcripts,
     transcripts_beside,
@@ -44,11 +46,12 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     beside it gives one utterance for each transcribed stretch, `name@START` with START in
     milliseconds, and what is not transcribed (pauses of up to a second apart), in pieces of 30 s,
     as `name@START-STOP` without text. The tier is `options.columns["text"]`, or see
-    `read_annotations`. Where several of them stand beside one recording, the one that was changed
-    last is taken. Hidden files are left out; links to folders are not followed, and a link that
-    leaves the folder is a DataError. Transcripts that cannot be read are findings, or all together
-    a DataError; those that are empty or belong to no recording, and documents of Word or Excel,
-    are findings.
+    `read_annotations`; its participant is the speaker. Of recordings that share a transcript,
+    `a.wav` and `a.mp3`, one is read. Where several of them stand beside one recording, the one that
+    was changed last is taken. Hidden files are left out; links to folders are not followed, and a
+    link that leaves the folder is a DataError. Transcripts that cannot be read are findings, or all
+    together a DataError; those that are empty or belong to no recording, and documents of Word or
+    Excel, are findings.
     """
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
@@ -57,6 +60,9 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     names = audio if location.is_dir() else [location.name]
     beside = transcripts_beside(root, files, [*dict.fromkeys([*audio, *names])])
     beside = {name: beside[name] for name in names if name in beside}
+    copies = copies_beside(beside)
+    names = [name for name in names if name not in copies]
+    beside = {name: paths for name, paths in beside.items() if name not in copies}
     stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
     gaps: dict[str, list[Utterance]] = {}
@@ -89,6 +95,7 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
         raise all_of(bad, location)
     options.tell(unreadable_transcripts(bad))
     options.tell([*several_transcripts(beside), *partly_transcribed(gaps.values())])
+    options.tell(copied_recordings(root, copies))
     options.tell(empty_transcripts(empty))
     if location.is_dir():
         options.tell(stray_findings(root, files, names, beside))
@@ -142,15 +149,20 @@ def _stretches(whole: Utterance, path: Path, tier: str | None) -> list[Utterance
         return [whole]
     found = []
     end = 0.0
-    for start, stop, text in annotations:
+    begun: Counter[int] = Counter()
+    for start, stop, text, speaker in annotations:
         found += _gap(whole, path, end, start)
+        at = round(1000 * start)
+        begun[at] += 1
         found.append(
             replace(
                 whole,
-                id=f"{whole.id}@{round(1000 * start)}",
+                # Two people may begin at once.
+                id=f"{whole.id}@{at}" + (f".{begun[at]}" if begun[at] > 1 else ""),
                 start=start,
                 duration=stop - start,
                 text=" ".join(text.split()),
+                speaker=speaker,
                 source=as_text(f"{path} at {start:.3f} s"),
             )
         )
