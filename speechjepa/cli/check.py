@@ -135,6 +135,13 @@ def run(args: argparse.Namespace) -> int:
         write_manifest(_with_unique_ids(report.utterances), args.write)
         written = number(len(report.utterances), "utterance")
         print(f"wrote {written} to {args.write}", file=sys.stderr)
+        folders = {Path(_named(argument)[1]).resolve() for argument in args.data}
+        if args.write.name == "manifest.jsonl" and args.write.resolve().parent in folders:
+            print(
+                f"{args.write.parent} is read by this list from now on: recordings and transcripts "
+                "that are added there are not seen until it is removed or written anew",
+                file=sys.stderr,
+            )
     return 1 if report.breaks_training else 0
 
 

@@ -97,6 +97,20 @@ def test_the_manifest_is_read_back_with_splits_and_durations(tmp_path: Path) -> 
     assert [u.text for u in utterances] == ["mama"] * 5
 
 
+def test_a_manifest_in_the_folder_that_it_lists_is_said_to_stand_for_it(tmp_path, capsys) -> None:
+    train = make_folder(tmp_path / "train", ["mama"] * 5)
+    assert main(["check", str(train), "--write", str(tmp_path / "manifest.jsonl")]) == 0
+    assert main(["check", str(train), "--write", str(train / "list.jsonl")]) == 0
+    assert "from now on" not in capsys.readouterr().err
+    assert main(["check", str(train), "--write", str(train / "manifest.jsonl")]) == 0
+    assert f"{train} is read by this list from now on" in capsys.readouterr().err
+    write_wav(train / "new.wav", np.full(16000, 0.1))
+    assert len(read_corpus(train)) == 5
+    (train / "manifest.jsonl").unlink()
+    (train / "metadata.jsonl").unlink()
+    assert len(read_corpus(train)) == 6
+
+
 def test_splits_that_share_ids_make_a_manifest_that_can_be_read(tmp_path: Path, capsys) -> None:
     for split, level in (("one", 0.1), ("two", 0.2)):
         (tmp_path / split).mkdir()

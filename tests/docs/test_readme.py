@@ -166,7 +166,6 @@ def test_the_commands_of_the_readme_run(newcomer: Path) -> None:
         elif words[0] == "speechjepa" and "corpora" not in words:
             until = ["--until", "check"] if words[1] == "run" else []
             assert main([*words[1:], *until]) == 0, shlex.join(words)
-    assert (newcomer / "manifest.jsonl").is_file()
     assert (newcomer / "transcripts" / "interview.srt").is_file()
     assert len(list((newcomer / "subtitles").rglob("*.srt"))) == 12
 
