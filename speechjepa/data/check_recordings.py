@@ -155,7 +155,8 @@ def _length_findings(
             severity="warning",
             title=f"{number(len(long), 'recording')} longer than {max_seconds:g} s",
             meaning="Without transcripts they are cut into pieces and used whole. With a "
-            "transcript they need much memory, and the model learns slowly which word is where.",
+            "transcript they need much memory, and the model learns slowly which word is where; of "
+            "more than 120 s they are not learnt from.",
             advice="Cut transcribed recordings at pauses, one sentence each (ELAN and Praat can "
             "export this).",
             places=tuple(long),

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechjepa.data.batches import Batch
 from speechjepa.data.cache import build_cache
-from speechjepa.data.utterance import RECOGNISED
+from speechjepa.data.utterance import RECOGNISED, Utterance
 from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
@@ -403,3 +405,17 @@ def test_an_utterance_that_no_speed_makes_too_short_is_kept_and_others_are_not(t
     run(tmp_path, config, train=train, dev=[])
     assert "001 is left out" in findings(tmp_path / "run")["label_longer_than_frames"]
     assert "000 is left out" not in (tmp_path / "run" / "doctor.jsonl").read_text()
+
+
+def test_a_story_with_one_transcript_is_named_and_not_learnt_from(tmp_path):
+    story = tmp_path / "story.wav"
+    soundfile.write(story, np.zeros(121 * 16000, np.float32), 16000)
+    long = Utterance(id="story", audio_path=story, text="abc" * 9)
+    with pytest.raises(DataError, match="every labelled recording lasts more than 120 s"):
+        run(tmp_path, CONFIG, train=[long], dev=[])
+    corpus = make_corpus(tmp_path / "audio")
+    run(tmp_path, CONFIG, "both", train=[long, *corpus], dev=[])
+    message = findings(tmp_path / "both")["label_too_long"]
+    assert "story is left out: 121 s with one transcript" in message and "ELAN" in message
+    settings = json.loads((tmp_path / "both" / "config.json").read_text())
+    assert settings["utterances"] == len(corpus)
