@@ -116,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.data.check_render import render_report
     from speechjepa.data.findings import number
     from speechjepa.data.readers import write_manifest
+    from speechjepa.data.readers.read import detect_format
     from speechjepa.progress import audio_bar
 
     options = _options(args)
@@ -136,7 +137,9 @@ def run(args: argparse.Namespace) -> int:
         written = number(len(report.utterances), "utterance")
         print(f"wrote {written} to {args.write}", file=sys.stderr)
         folders = {Path(_named(argument)[1]).resolve() for argument in args.data}
-        if args.write.name == "manifest.jsonl" and args.write.resolve().parent in folders:
+        folder = args.write.resolve().parent
+        stands_for_it = args.write.name == "manifest.jsonl" and folder in folders
+        if stands_for_it and detect_format(folder) == "manifest":
             print(
                 f"{args.write.parent} is read by this list from now on: recordings and transcripts "
                 "that are added there are not seen until it is removed or written anew",

@@ -131,7 +131,11 @@ def _length_findings(
         if h.sound.missing_seconds > END_TOLERANCE_SECONDS
     ]
     short = [h.place(f"{h.sound.seconds:.3f} s") for h in sounding if h.sound.seconds < min_seconds]
-    long = [h.place(f"{h.sound.seconds:.1f} s") for h in sounding if h.sound.seconds > max_seconds]
+    long = [
+        h.place(f"{h.sound.seconds:.1f} s")
+        for h in sounding
+        if h.sound.seconds > max_seconds and h.utterance.text is not None
+    ]
     return [
         Finding(
             code="audio_ends_early",
@@ -153,12 +157,11 @@ def _length_findings(
         Finding(
             code="too_long",
             severity="warning",
-            title=f"{number(len(long), 'recording')} longer than {max_seconds:g} s",
-            meaning="Without transcripts they are cut into pieces and used whole. With a "
-            "transcript they need much memory, and the model learns slowly which word is where; of "
+            title=f"{number(len(long), 'recording')} longer than {max_seconds:g} s with one "
+            "transcript",
+            meaning="They need much memory, and the model learns slowly which word is where; of "
             "more than 120 s they are not learnt from.",
-            advice="Cut transcribed recordings at pauses, one sentence each (ELAN and Praat can "
-            "export this).",
+            advice="Mark the sentences in ELAN or Praat, and keep that file beside the recording.",
             places=tuple(long),
         ),
     ]

@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from speechjepa.audio.files import AUDIO_SUFFIXES, probe_audio
+from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.data.durations import seconds_of
 from speechjepa.data.readers.beside import transcripts_beside
 from speechjepa.data.readers.text_files import read_lines
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import AudioError, ConfigError, DataError
+from speechjepa.errors import ConfigError, DataError
 
 STRETCH = re.compile(r"(\d+)-(\d+|end)")
 """Of a folder's ids: milliseconds of the file between which nothing was transcribed."""
+TOUCH_SECONDS = 0.1
+"""What overlaps by less only touches."""
 NAMED = 5
 """Ids or lists that an error shows."""
 
@@ -128,15 +131,22 @@ def _named(utterances: Sequence[Utterance], name: str, folder: Path) -> list[Utt
 
 
 def _within(identity: str, stretches: Mapping[str, list[Utterance]]) -> list[Utterance]:
-    """Return what lies in a stretch without transcript, a@500-9000, that was annotated since."""
+    """Return what lies in a stretch without transcript, a@500-9000, that was annotated since.
+
+    What reaches into it counts: its edges need not be pauses.
+    """
     recording, _, place = identity.rpartition("@")
     times = STRETCH.fullmatch(place)
     if times is None:
         return []
-    first = int(times[1])
-    last = math.inf if times[2] == "end" else int(times[2])
-    found = stretches.get(recording, [])
-    return [u for u in found if first <= round(1000 * u.start) < last]
+    first = int(times[1]) / 1000
+    last = math.inf if times[2] == "end" else int(times[2]) / 1000
+
+    def overlap(utterance: Utterance) -> float:
+        end = utterance.start + (math.inf if utterance.duration is None else utterance.duration)
+        return min(end, last) - max(utterance.start, first)
+
+    return [u for u in stretches.get(recording, []) if overlap(u) > TOUCH_SECONDS]
 
 
 def _without_text(silent: Sequence[Utterance], lines: Mapping[str, int], path: Path) -> DataError:
@@ -186,7 +196,7 @@ def _draw(utterances: Sequence[Utterance], labels: Mapping[str, Any]) -> list[Ut
     for utterance in order:
         if seconds >= 60 * minutes:
             break
-        length = _seconds(utterance)
+        length = seconds_of(utterance)
         if length > 0:
             drawn.add(utterance.id)
             seconds += length
@@ -196,13 +206,3 @@ def _draw(utterances: Sequence[Utterance], labels: Mapping[str, Any]) -> list[Ut
             ' transcript. Ask for less, or say labels: "all".'
         )
     return [utterance for utterance in utterances if utterance.id in drawn]
-
-
-def _seconds(utterance: Utterance) -> float:
-    """Return the length of an utterance; 0 for one whose audio cannot be read."""
-    if utterance.duration is not None:
-        return utterance.duration
-    try:
-        return max(0.0, probe_audio(utterance.audio_path).duration - utterance.start)
-    except AudioError:
-        return 0.0  # the check stage lists it among the skipped

@@ -1,4 +1,6 @@
-"""Cut long recordings into utterances at their pauses, as a model hears them."""
+"""Cut long recordings into utterances at their pauses: as a model hears them, or where nobody
+speaks.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from speechjepa.audio.files import stream_audio
+from speechjepa.audio.voice import make_detector
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError
+from speechjepa.inference.chunks import ChunkConfig, speech_chunks
 from speechjepa.inference.encoding import encode_blocks
 from speechjepa.inference.recognise import CtcTranscriber
 from speechjepa.inference.search import BeamSearch
@@ -76,13 +80,7 @@ def cut_at_pauses(
     def stretch(first_frame: int, num_frames: int, heard_seconds: float) -> Utterance:
         start = first_frame * model.frame_seconds
         stop = min(start + num_frames * model.frame_seconds, heard_seconds)
-        first, last = (round(1000 * (recording.start + seconds)) for seconds in (start, stop))
-        return replace(
-            recording,
-            id=f"{recording.id}@{first}-{last}",
-            start=recording.start + start,
-            duration=stop - start,
-        )
+        return _stretch(recording, start, stop)
 
     seconds = 0.0
     for samples, logits in encode_blocks(model, readable(), config):
@@ -93,3 +91,49 @@ def cut_at_pauses(
         yield stretch(span.first_frame, len(span.logits), seconds), span.logits.numpy()
     if damage:
         raise damage[0]
+
+
+def cut_where_nobody_speaks(
+    recording: Utterance, *, sample_rate: int, max_seconds: float
+) -> Iterator[Utterance]:
+    """Yield the stretches of speech of a recording, found by Silero's detector, in order of time.
+
+    Needs no model that knows the language. Ids are as in `cut_at_pauses`; memory is bounded.
+
+    Args:
+        recording: Of any length.
+        sample_rate: 16000 (Hz).
+        max_seconds: Speech that goes on for longer is cut at its longest pause (seconds).
+
+    Raises:
+        AudioError: The file cannot be read; of one that is damaged what comes before is yielded.
+    """
+    config = ChunkConfig(
+        max_seconds=max_seconds,
+        target_seconds=min(4.0, max_seconds),
+        pause_seconds=0.4,
+        long_pause_seconds=0.8,
+        margin_seconds=0.15,
+        context_seconds=0.0,
+    )
+    blocks = stream_audio(
+        recording.audio_path,
+        sample_rate=sample_rate,
+        start=recording.start,
+        duration=recording.duration,
+    )
+    detector = make_detector("silero")
+    for chunk in speech_chunks(blocks, detector, config, hop=1, rate=sample_rate):
+        if chunk.samples is not None:
+            yield _stretch(recording, chunk.start / sample_rate, chunk.end / sample_rate)
+
+
+def _stretch(recording: Utterance, start: float, stop: float) -> Utterance:
+    """Return what lies between two times of a recording (seconds from where it starts)."""
+    first, last = (round(1000 * (recording.start + seconds)) for seconds in (start, stop))
+    return replace(
+        recording,
+        id=f"{recording.id}@{first}-{last}",
+        start=recording.start + start,
+        duration=stop - start,
+    )

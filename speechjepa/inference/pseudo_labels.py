@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechjepa.data.durations import seconds_of, with_duration
 from speechjepa.data.findings import number
 from speechjepa.data.utterance import RECOGNISED, Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
 from speechjepa.inference.long_recordings import LONG_SECONDS, LongTranscriber, cut_at_pauses
-from speechjepa.inference.recognise import recognise, with_duration
+from speechjepa.inference.recognise import recognise
 from speechjepa.inference.tuning import beam_texts, greedy_texts
 from speechjepa.progress import track
 
@@ -180,7 +181,7 @@ def training_set(
             "self-training needs recordings beside the labelled ones in which the model hears "
             "something; add recordings without transcripts, or leave `self_training` out"
         )
-    seconds = [sum(_seconds(u) for u in part) for part in (labelled, kept)]
+    seconds = [sum(seconds_of(u) for u in part) for part in (labelled, kept)]
     wanted = config.label_share / (1.0 - config.label_share) * seconds[1]
     times = max(1, round(wanted / seconds[0])) if seconds[0] else 1
     repeated = [
@@ -195,11 +196,3 @@ def training_set(
         times,
     )
     return repeated + kept
-
-
-def _seconds(utterance: Utterance) -> float:
-    """Return how long an utterance is; 0 for one whose audio cannot be read."""
-    try:
-        return with_duration(utterance).duration or 0.0
-    except AudioError:
-        return 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechjepa.audio.files import probe_audio, read_audio
+from speechjepa.audio.files import read_audio
+from speechjepa.data.durations import with_duration
 from speechjepa.data.readers.common import as_text
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError, ModelError
@@ -126,20 +127,6 @@ def skip(utterance: Utterance, error: AudioError) -> Skipped:
     return Skipped(
         id=utterance.id, audio_path=as_text(str(utterance.audio_path)), reason=error.reason
     )
-
-
-def with_duration(utterance: Utterance) -> Utterance:
-    """Fill in how long an utterance is that goes on to the end of its file.
-
-    Raises:
-        AudioError: The file cannot be read, or ends before the utterance starts.
-    """
-    if utterance.duration is not None:
-        return utterance
-    duration = probe_audio(utterance.audio_path).duration - utterance.start
-    if duration <= 0:
-        raise AudioError(utterance.audio_path, f"it ends before {utterance.start} s")
-    return replace(utterance, duration=duration)
 
 
 def _batches(

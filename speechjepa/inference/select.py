@@ -29,8 +29,9 @@ MIN_RANGE_DB = 10.0
 TRANSCRIBED = "transcribed already"
 """Why a recording with text is not proposed."""
 LONG_ADVICE = (
-    "--max-seconds N proposes longer recordings; better, transcribe stretches of a few seconds in "
-    "ELAN or Praat: the .eaf or .TextGrid beside a recording is read as labels"
+    "no pauses of speech are found in them: --max-seconds N proposes longer recordings; better, "
+    "transcribe stretches of a few seconds in ELAN or Praat: the .eaf or .TextGrid beside a "
+    "recording is read as labels"
 )
 """What to do about recordings that are too long."""
 

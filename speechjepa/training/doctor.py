@@ -60,17 +60,6 @@ class CtcDoctor:
         quiet = self._misfits > MAX_NAMED
         self._find(0, "label_longer_than_frames", message, quiet=quiet, needed=needed, has=frames)
 
-    def too_long(self, utterance: Utterance, seconds: float, most: float) -> None:
-        """Name an utterance that would take too much memory, and teach little."""
-        self._misfits += 1
-        message = (
-            f"{utterance.source or utterance.audio_path}: {utterance.id} is left out: {seconds:.0f}"
-            f" s with one transcript are too long to learn from (at most {most:.0f} s). Mark its "
-            "sentences in ELAN or Praat, and keep that file beside the recording."
-        )
-        quiet = self._misfits > MAX_NAMED
-        self._find(0, "label_too_long", message, quiet=quiet, seconds=seconds)
-
     def watch(self, step: int, loss: float, logits: Tensor, lengths: Tensor) -> float:
         """Take a reading of a training batch; return its share of blank frames."""
         valid = ~padding_mask(lengths, logits.shape[1])

@@ -23,10 +23,6 @@ from speechjepa.training.doctor import CtcDoctor
 
 logger = logging.getLogger(__name__)
 
-MAX_SECONDS = 120.0
-"""Longer utterances are not learnt from: one of 2 minutes takes 3.6 GB with `tiny`, and memory
-grows with the square of the length."""
-
 
 class LabelledItems:
     """Cached utterances with their normalised transcripts and token ids.
@@ -83,8 +79,7 @@ def read_labelled(
 def leave_out_misfits(
     data: LabelledItems, model: CtcModel, doctor: CtcDoctor, speed_perturbation: float
 ) -> None:
-    """Drop utterances whose label needs more frames than they have, or that are too long to learn
-    from, and name them.
+    """Drop utterances whose label needs more frames than they have, and name them.
 
     Args:
         data: Loses them.
@@ -95,21 +90,11 @@ def leave_out_misfits(
     lengths = torch.from_numpy(data.items.lengths)
     frames = model.output_lengths(fewest_samples(lengths, speed_perturbation)).tolist()
     needed = [frames_needed(ids) for ids in data.token_ids]
-    seconds = (data.items.lengths / data.items.cache.sample_rate).tolist()
-    fit = [0 < needed[i] <= frames[i] for i in range(len(frames))]
-    kept = [i for i in range(len(frames)) if fit[i] and seconds[i] <= MAX_SECONDS]
+    kept = [i for i in range(len(frames)) if 0 < needed[i] <= frames[i]]
     for i in sorted(set(range(len(frames))) - set(kept)):
-        if fit[i]:
-            doctor.too_long(data.utterances[i], seconds[i], MAX_SECONDS)
-        else:
-            doctor.misfit(data.utterances[i], needed[i], frames[i])
-    if not any(fit):
-        raise DataError("no transcript fits the frames of its audio: is it the right audio?")
+        doctor.misfit(data.utterances[i], needed[i], frames[i])
     if not kept:
-        raise DataError(
-            f"every labelled recording lasts more than {MAX_SECONDS:.0f} s, too long to learn "
-            "from: mark the sentences in ELAN or Praat, and keep that file beside the recording"
-        )
+        raise DataError("no transcript fits the frames of its audio: is it the right audio?")
     data.items.pieces = [data.items.pieces[i] for i in kept]
     data.items.lengths = data.items.lengths[kept]
     for name in ("texts", "utterances", "token_ids"):

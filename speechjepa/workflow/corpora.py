@@ -9,18 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from speechjepa.audio.files import probe_audio
 from speechjepa.config import to_dict
+from speechjepa.data.durations import seconds_of
+from speechjepa.data.findings import number
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
 from speechjepa.data.utterance import Utterance
-from speechjepa.errors import AudioError, DataError
+from speechjepa.errors import DataError
 from speechjepa.workflow.recipe import CorpusConfig, DataConfig
 from speechjepa.workflow.run import digest
 
 logger = logging.getLogger(__name__)
 
 MAX_DEV_SHARE = 0.2
+MAX_LABEL_SECONDS = 120.0
+"""Longer recordings are no labels: one of 2 minutes takes 3.6 GB to learn from with `tiny`, memory
+grows with the square of the length, and where in them a word is takes long to find."""
 
 
 class Corpora:
@@ -35,6 +39,7 @@ class Corpora:
         self.config = config
         self.run_dir = run_dir
         self._read: dict[str, list[Utterance]] = {}
+        self._stories: list[Utterance] = []
 
     def read(self, entry: str | CorpusConfig) -> list[Utterance]:
         """Read one corpus; the second time from memory."""
@@ -87,6 +92,12 @@ class Corpora:
         return self._split[1]
 
     @property
+    def stories(self) -> list[Utterance]:
+        """Labels that are too long to learn from; their text is text of the language."""
+        self._split  # noqa: B018 - finds them
+        return self._stories
+
+    @property
     def dev_name(self) -> str:
         """What to call the dev set in results."""
         return "held-out" if self.config.dev is None else "dev"
@@ -105,10 +116,15 @@ class Corpora:
             folder=self._folder(config.train),
             out=self.run_dir / "labels.txt",
         )
+        labelled = self._without_stories(labelled)
         if config.dev is not None:
             return self._without_dev(labelled), self.read(config.dev)
-        ids = {u.id for u in labelled}
-        others = [u for u in everything if u.text and u.id not in ids]
+        ids = {u.id for u in [*labelled, *self._stories]}
+        others = [
+            u
+            for u in everything
+            if u.text and u.id not in ids and seconds_of(u) <= MAX_LABEL_SECONDS
+        ]
         return self._hold_out(labelled, others)
 
     def fingerprint(
@@ -142,6 +158,24 @@ class Corpora:
             return self.config.root or self.run_dir
         path = Path(location)
         return path if path.is_dir() else path.parent
+
+    def _without_stories(self, labelled: list[Utterance]) -> list[Utterance]:
+        self._stories = [u for u in labelled if seconds_of(u) > MAX_LABEL_SECONDS]
+        if not self._stories:
+            return labelled
+        first = self._stories[0]
+        told = (
+            f"{first.source or first.audio_path}: {first.id} has one transcript for "
+            f"{seconds_of(first):.0f} s, too long to learn from (at most {MAX_LABEL_SECONDS:.0f} s;"
+            f" {number(len(self._stories), 'recording')} in all). Mark the sentences in ELAN or "
+            "Praat, and keep that file beside the recording."
+        )
+        ids = {u.id for u in self._stories}
+        kept = [u for u in labelled if u.id not in ids]
+        if not kept:
+            raise DataError(f"{told} No label is left.")
+        logger.warning("left out of the labels: %s", told)
+        return kept
 
     def _without_dev(self, labelled: list[Utterance]) -> list[Utterance]:
         """Leave out of the labels what is measured on: one folder may be named for both."""
@@ -191,16 +225,7 @@ class Corpora:
 
 def total_seconds(utterances: Iterable[Utterance]) -> float:
     """Return how long utterances last together (seconds); unreadable audio counts as nothing."""
-    total = 0.0
-    for utterance in utterances:
-        if utterance.duration is not None:
-            total += utterance.duration
-            continue
-        try:
-            total += max(0.0, probe_audio(utterance.audio_path).duration - utterance.start)
-        except AudioError as error:
-            logger.debug("counted as empty: %s", error)
-    return total
+    return sum(seconds_of(utterance) for utterance in utterances)
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:

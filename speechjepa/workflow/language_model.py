@@ -83,13 +83,14 @@ def attach(recipe: Recipe, corpora: Corpora, bundle: Path) -> Any:
     if section is None or not has_language_model(recipe):
         return None
     model = load(bundle, device=default_device())
-    texts = [normalize_text(u.text or "", recipe.text) for u in corpora.labelled]
-    # A transcript whose recording cannot be read gave the vocabulary nothing.
+    texts = [
+        normalize_text(u.text or "", recipe.text) for u in [*corpora.labelled, *corpora.stories]
+    ]
+    # What was not learnt from, as its recording cannot be read, gave the vocabulary nothing.
     known = [text for text in texts if all(character in model.vocabulary for character in text)]
     if len(known) < len(texts):
         logger.warning(
-            "%s with characters that occur in no recording that can be read: not in the language "
-            "model",
+            "%s with characters that occur in no recording learnt from: not in the language model",
             number(len(texts) - len(known), "transcript"),
         )
     dev = dev_set(model, corpora.dev, name=corpora.dev_name)

@@ -98,7 +98,13 @@ class DataConfig:
             raise ConfigError(f"{corpus} has no `location`, and there is no `data.corpus`")
         if not location.startswith("hf:") and not Path(location).is_absolute():
             location = str(self.under_root(location))
-        return replace(corpus, location=location)
+        corpus = replace(corpus, location=location)
+        train = self.train
+        if corpus.columns is None and isinstance(train, CorpusConfig) and train.columns:
+            # The same folder, named for the pool too, is read alike.
+            if self.complete(train).location == location:
+                corpus = replace(corpus, columns=train.columns, format=train.format)
+        return corpus
 
     def under_root(self, location: str) -> Path:
         """Return a path that is relative to the data root.

@@ -103,11 +103,14 @@ def test_a_manifest_in_the_folder_that_it_lists_is_said_to_stand_for_it(tmp_path
     assert main(["check", str(train), "--write", str(train / "list.jsonl")]) == 0
     assert "from now on" not in capsys.readouterr().err
     assert main(["check", str(train), "--write", str(train / "manifest.jsonl")]) == 0
+    assert "from now on" not in capsys.readouterr().err  # metadata.jsonl is read before it
+    (train / "manifest.jsonl").unlink()
+    (train / "metadata.jsonl").unlink()
+    assert main(["check", str(train), "--write", str(train / "manifest.jsonl")]) == 0
     assert f"{train} is read by this list from now on" in capsys.readouterr().err
     write_wav(train / "new.wav", np.full(16000, 0.1))
     assert len(read_corpus(train)) == 5
     (train / "manifest.jsonl").unlink()
-    (train / "metadata.jsonl").unlink()
     assert len(read_corpus(train)) == 6
 
 

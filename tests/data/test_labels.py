@@ -182,12 +182,13 @@ def test_labels_that_mean_nothing_are_refused(tmp_path, labels) -> None:
 
 def test_a_gap_in_a_list_stands_for_what_was_transcribed_in_it_since(tmp_path) -> None:
     def part(name: str, start: float, text: str | None) -> Utterance:
-        return Utterance(id=name, audio_path=tmp_path / "s.wav", start=start, text=text)
+        path = tmp_path / "s.wav"
+        return Utterance(id=name, audio_path=path, start=start, duration=1.0, text=text)
 
     # Listed when all was a gap of 8 to 38 s and one from there to the end.
     stretches = [
         part("s@0", 0.0, "before"),
-        part("s@8000", 8.0, "one"),
+        part("s@7900", 7.9, "one"),
         part("s@9000-20000", 9.0, None),
         part("s@20000", 20.0, "two"),
         part("s@38000", 38.0, "three"),

@@ -254,25 +254,66 @@ def test_a_file_without_the_tier_may_have_another(tmp_path) -> None:
     assert [text for _, text, _ in read] == ["mbwa", "nyama"]
 
 
+def test_a_tier_in_which_nothing_stands_gives_way_to_another(tmp_path) -> None:
+    # A template of ELAN has its tiers before anything is written into them.
+    audio(tmp_path / "a.wav", 3.0)
+    elan(tmp_path / "a.eaf", {"transcript": [], "tx@A": [(0, 1000, "one")]})
+    assert [row[1] for row in texts(tmp_path)] == ["one"]
+    assert [row[1] for row in texts(tmp_path, columns={"text": "transcript,tx@*"})] == ["one"]
+    elan(tmp_path / "a.eaf", {"transcript": [], "notes": [(0, 1000, "one")]})
+    assert texts(tmp_path) == []
+
+
+def test_words_that_share_the_time_of_their_sentence_are_no_transcripts(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 3.0)
+    document = Eaf()
+    document.add_linguistic_type("words", "Symbolic_Subdivision")
+    document.add_tier("ref@A")
+    document.add_annotation("ref@A", 0, 2000, "mbwa adia")
+    document.add_tier("tx@A", "words", parent="ref@A")
+    previous = document.add_ref_annotation("tx@A", "ref@A", 1000, "mbwa")
+    document.add_ref_annotation("tx@A", "ref@A", 1000, "adia", prev=previous)
+    document.to_file(str(tmp_path / "a.eaf"))
+    with pytest.raises(DataError, match=r"a\.eaf: tier 'tx@A' has 2 annotations for the same"):
+        texts(tmp_path)
+    assert [row[1] for row in texts(tmp_path, columns={"text": "ref@*"})] == ["mbwa adia"]
+
+
+def test_a_folder_has_no_columns_but_the_tier(tmp_path) -> None:
+    audio(tmp_path / "a.wav", 3.0)
+    with pytest.raises(DataError, match="tier=mdw means nothing; text=TIER names the tier"):
+        read_corpus(tmp_path, columns={"tier": "mdw"})
+
+
 # Copies -----------------------------------------------------------------------------------------
 
 
-def test_of_copies_beside_one_transcript_one_is_read(tmp_path, caplog) -> None:
+def test_of_copies_of_a_transcribed_recording_one_is_read(tmp_path, caplog) -> None:
     for name in ("s.mp4", "s.flac", "s.mp3", "t.mp3", "u.mp3", "u.wav"):
         audio(tmp_path / "x.wav", 2.0).rename(tmp_path / name)
     eaf(tmp_path / "s.eaf", (0.0, 1.0, "said"))
     lines(tmp_path / "t.txt", "told")
     lines(tmp_path / "u.mp3.txt", "of its own")
+    for name, text in (("v.mp3", "one"), ("v.wav", "one"), ("w.mp3", "two"), ("w.wav", "three")):
+        audio(tmp_path / "x.wav").rename(tmp_path / name)
+        lines(tmp_path / f"{name}.txt", text)
     utterances, findings = read_with_findings(tmp_path)
     assert [(u.audio_path.name, u.text) for u in utterances] == [
         ("s.flac", "said"),
         ("t.mp3", "told"),
         ("u.mp3", "of its own"),
-        ("u.wav", None),
+        ("v.wav", "one"),
+        ("w.mp3", "two"),
+        ("w.wav", "three"),
     ]
+    assert [u.id for u in utterances] == ["s.flac@0", "t", "u.mp3", "v.wav", "w.mp3", "w.wav"]
     told = findings["copied_recordings"]
-    assert told.title.startswith("2 recordings left out")
-    assert {Path(p.source).name for p in told.places} == {"s.mp3", "s.mp4"}
-    assert {p.detail for p in told.places} == {"s.flac is read"}
+    assert told.title.startswith("4 recordings left out")
+    assert {Path(p.source).name: p.detail for p in told.places} == {
+        "s.mp3": "s.flac is read",
+        "s.mp4": "s.flac is read",
+        "u.wav": "u.mp3 is read",
+        "v.mp3": "v.wav is read",
+    }
     read_corpus(tmp_path)
-    assert "2 recordings left out" in caplog.text
+    assert "4 recordings left out" in caplog.text

@@ -230,7 +230,7 @@ def test_the_pool_holds_each_stretch_of_audio_once_and_none_of_dev(tmp_path: Pat
 def test_dev_that_is_all_the_audio_there_is_leaves_nothing_to_learn_from(tmp_path: Path) -> None:
     corpus(tmp_path / "train", 2, 2)
     config = DataConfig(root=tmp_path, train="train", dev="train")
-    with pytest.raises(DataError, match="all audio for pretraining is audio of `data.dev`"):
+    with pytest.raises(DataError, match="every labelled utterance is one of `data.dev`"):
         Corpora(config, tmp_path / "run").read_all()
 
 
@@ -257,3 +257,13 @@ def test_a_fingerprint_sees_a_changed_file_and_a_changed_transcript(tmp_path: Pa
     )
     path.write_bytes(b"three")
     assert fingerprint([Utterance(id="a", audio_path=path, text="x")]) != before
+
+
+def test_a_pool_that_names_the_folder_of_train_reads_the_same_tier(tmp_path: Path) -> None:
+    train = {"location": "mine", "columns": {"text": "mdw"}, "split": "train"}
+    mapping = {"name": "x", "data": {"train": train, "pool": ["mine", "other"]}}
+    pool = build_recipe(mapping, (), tmp_path).data.pool_corpora()
+    assert [(Path(str(c.location)).name, c.columns, c.split) for c in pool] == [
+        ("mine", {"text": "mdw"}, None),
+        ("other", None, None),
+    ]

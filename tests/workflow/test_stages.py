@@ -24,6 +24,7 @@ from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.outcome import summary_line, write_result
 from speechjepa.workflow.recipe import Recipe, build_recipe
 from speechjepa.workflow.run import digest
+from speechjepa.workflow.self_training import unlabelled
 from speechjepa.workflow.stages import Plan, default_run_dir, run_recipe
 
 WORDS = ("ba", "bo", "da", "do")
@@ -333,7 +334,7 @@ def test_a_letter_of_an_unreadable_recording_stops_no_language_model(
     (root / "train" / "bad.txt").write_text("ba zo")
     states = run_recipe(recipe(root, "pretrain=null", "init=fresh"), tmp_path / "run")
     assert states["evaluate"].figures["cer_lm"] is not None
-    assert "1 transcript with characters that occur in no recording" in caplog.text
+    assert "1 transcript with characters that occur in no recording learnt from" in caplog.text
 
 
 def test_what_is_measured_on_is_no_label(
@@ -351,3 +352,23 @@ def test_what_is_measured_on_is_no_label(
     only = recipe(root, "data.train=train/some.jsonl", "data.dev=train", "pretrain=null")
     with pytest.raises(DataError, match="every labelled utterance is one of `data.dev`"):
         Plan(only, tmp_path / "run", tmp_path / "cache", None).corpora.read_all()
+
+
+def test_a_story_with_one_transcript_is_no_label_but_text_and_sound(
+    root: Path, tmp_path: Path, trainings: Trainings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("story", "tale"):
+        soundfile.write(root / "train" / f"{name}.flac", np.zeros(121 * 16000, np.float32), 16000)
+        (root / "train" / f"{name}.txt").write_text("bo da bo")
+    settings = recipe(root, "data.dev=null", "data.dev_minutes=0.05", "data.labels=all")
+    corpora = Plan(settings, tmp_path / "run", tmp_path / "cache", None).corpora
+    names = {u.id for u in [*corpora.labelled, *corpora.dev]}
+    assert names == {f"train{n}" for n in range(10)}
+    assert [u.id for u in corpora.stories] == ["story", "tale"]
+    assert "story has one transcript for 121 s, too long" in caplog.text
+    assert "2 recordings in all" in caplog.text and "ELAN" in caplog.text
+    assert [u.id for u in unlabelled(settings, corpora)] == ["story", "tale"]
+    for number in range(10):
+        (root / "train" / f"train{number}.txt").unlink()
+    with pytest.raises(DataError, match="too long to learn from .* No label is left"):
+        Plan(settings, tmp_path / "run", tmp_path / "cache", None).corpora.read_all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -35,8 +37,9 @@ def read_annotations(path: Path, tier: str | None = None) -> list[Annotation]:
     Args:
         path: An .eaf or .TextGrid file.
         tier: Its name, or a pattern for several that are read together, `tx@*`; or several of
-            these with commas between them, of which the first that the file has is taken. None =
-            the only tier, or the one with a usual name (`USUAL_TIERS`).
+            these with commas between them, of which the first that the file has, and in which
+            something stands, is taken. None = the only tier, or the one with a usual name
+            (`USUAL_TIERS`).
 
     Raises:
         DataError: The file cannot be read, or it is not clear which tier is meant.
@@ -49,10 +52,19 @@ def read_annotations(path: Path, tier: str | None = None) -> list[Annotation]:
         raise DataError(f"cannot be read: {error}", path=path) from error
     except Exception as error:  # both libraries raise whatever a damaged file makes them meet
         raise DataError(f"is damaged: {type(error).__name__}: {error}", path=path) from error
-    if tier is None and len(tiers) > 1 and not _filled(tiers.get(UNUSED_TIER, [])):
-        tiers.pop(UNUSED_TIER, None)
-    names = _choose(path, list(tiers), tier)
-    found = [a for name in names for a in _filled(tiers[name])]
+    found = []
+    for name in _choose(path, tiers, tier):
+        filled = _filled(tiers[name])
+        times = Counter((a.start, a.end) for a in filled)
+        for (start, _), count in times.items():
+            if count > 1:
+                # The words of a subdivision: each would be learnt as what is said all that time.
+                raise DataError(
+                    f"tier {name!r} has {count} annotations for the same stretch at {start:.3f} s: "
+                    "name the tier of whole sentences",
+                    path=path,
+                )
+        found += filled
     return sorted(found, key=lambda a: (a.start, a.end, a.text, a.speaker or ""))
 
 
@@ -60,30 +72,37 @@ def _filled(annotations: list[Annotation]) -> list[Annotation]:
     return [a for a in annotations if a.text.strip() and a.end > a.start]
 
 
-def _choose(path: Path, names: list[str], tier: str | None) -> list[str]:
+def _choose(path: Path, tiers: dict[str, list[Annotation]], tier: str | None) -> list[str]:
+    """Return the tiers to read: the first that are meant, before those in which nothing stands."""
     if tier is not None:
-        for wanted in [tier] if tier in names else [part.strip() for part in tier.split(",")]:
-            exact = [name for name in names if name == wanted]
-            found = exact or [name for name in names if fnmatchcase(name, wanted)]
-            if found:
-                return found
-        raise DataError(
-            f"has no tier {tier!r}; it has {', '.join(names) or 'none'}. With a comma between "
-            "names, text=ONE,OTHER, the first that a file has is taken",
-            path=path,
+        found = _named(tiers, tier)
+        missing = f"has no tier {tier!r}; it has {', '.join(tiers) or 'none'}. " + (
+            "With a comma between names, text=ONE,OTHER, the first that a file has is taken"
         )
-    if len(names) == 1:
-        return names
-    for usual in USUAL_TIERS:
-        found = [name for name in names if name.lower().partition("@")[0] == usual]
-        if found:
-            return found
-    raise DataError(
-        f"has the tiers {', '.join(names) or 'none'}: say which one holds the transcript, "
-        "--column text=TIER, or data.train.columns.text=TIER in a recipe; 'ab@*' reads all that "
-        "begin so",
-        path=path,
-    )
+    else:
+        names = [n for n in tiers if n != UNUSED_TIER or len(tiers) == 1 or _filled(tiers[n])]
+        usual = [[n for n in names if n.lower().partition("@")[0] == u] for u in USUAL_TIERS]
+        found = [names] if len(names) == 1 else [group for group in usual if group]
+        missing = (
+            f"has the tiers {', '.join(names) or 'none'}: say which one holds the transcript, "
+            "--column text=TIER, or `columns: {text: TIER}` of this corpus in a recipe; 'ab@*' "
+            "reads all that begin so"
+        )
+    if not found:
+        raise DataError(missing, path=path)
+    return next((group for group in found if any(_filled(tiers[n]) for n in group)), found[0])
+
+
+def _named(tiers: Iterable[str], wanted: str) -> list[list[str]]:
+    """Return the tiers that each of the names and patterns in `wanted` means."""
+    names = list(tiers)
+    if wanted in names:
+        return [[wanted]]
+    parts = [part.strip() for part in wanted.split(",")]
+    groups = [
+        [n for n in names if n == p] or [n for n in names if fnmatchcase(n, p)] for p in parts
+    ]
+    return [group for group in groups if group]
 
 
 def _read_eaf(path: Path) -> dict[str, list[Annotation]]:

@@ -103,19 +103,28 @@ def several_transcripts(beside: Mapping[str, Sequence[Path]]) -> list[Finding]:
     ]
 
 
-def copies_beside(beside: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """Return the recordings whose transcript another one has too, each with the one to read.
+def copies_beside(
+    recordings: Sequence[str], beside: Mapping[str, Sequence[Path]]
+) -> dict[str, str]:
+    """Return the recordings that are taken for copies, each with the one to read.
 
-    `a.wav` and `a.mp3` beside one `a.eaf` are taken for copies: read as two recordings, a sentence
-    would be learnt from and measured on. Sound without loss is preferred, then sound to video.
+    `a.wav` and `a.mp3` are copies where one of them is transcribed, unless both are, each by files
+    that say other things. Read as two recordings, a sentence would be learnt from and measured on.
+    Sound without loss is preferred, then sound to video.
     """
-    owners: dict[Path, list[str]] = defaultdict(list)
-    for name, paths in beside.items():
-        owners[paths[0]].append(name)
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in recordings:
+        same[_key(name, stem=True)].append(name)
     copies: dict[str, str] = {}
-    for names in owners.values():
-        kept, *others = sorted(names, key=_worth)
-        copies |= dict.fromkeys(others, kept)
+    for names in same.values():
+        kept: dict[bytes, str] = {}
+        for name in sorted((n for n in names if n in beside), key=_worth):
+            said = beside[name][0].read_bytes()
+            if kept.setdefault(said, name) != name:
+                copies[name] = kept[said]
+        if kept:
+            first = next(iter(kept.values()))
+            copies |= dict.fromkeys((n for n in names if n not in beside), first)
     return copies
 
 
@@ -125,19 +134,18 @@ def _worth(name: str) -> tuple[int, str]:
 
 
 def copied_recordings(root: Path, copies: Mapping[str, str]) -> list[Finding]:
-    """Return which recordings are not read, as they share their transcript with another."""
+    """Return which recordings are not read, as another of their name is transcribed."""
     if not copies:
         return []
     return [
         Finding(
             code="copied_recordings",
             severity="warning",
-            title=f"{number(len(copies), 'recording')} left out: another one has the same "
-            "transcript beside it",
-            meaning="a.wav and a.mp3 beside one a.eaf are taken for copies, of which one is read: "
-            "a sentence that comes twice would be learnt from and measured on.",
-            advice="If they are different recordings, give each its own transcript: a.wav.eaf and "
-            "a.mp3.eaf.",
+            title=f"{number(len(copies), 'recording')} left out: another of the same name is "
+            "transcribed",
+            meaning="a.wav and a.mp3 are taken for copies, of which one is read: a sentence that "
+            "comes twice would be learnt from and measured on.",
+            advice="If they are different recordings, give them different names.",
             places=tuple(
                 Place(
                     source=as_text(str(root / name)),

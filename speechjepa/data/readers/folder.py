@@ -34,7 +34,7 @@ from speechjepa.errors import AudioError, DataError
 PAUSE_SECONDS = 1.0
 """What is not transcribed between two stretches is audio of its own if it is longer than this."""
 PIECE_SECONDS = 30.0
-"""Such audio is cut into pieces of this length: self-training hears no longer ones."""
+"""Such audio is cut into pieces of this length, between which nothing is heard together."""
 
 
 def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
@@ -46,13 +46,20 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     beside it gives one utterance for each transcribed stretch, `name@START` with START in
     milliseconds, and what is not transcribed (pauses of up to a second apart), in pieces of 30 s,
     as `name@START-STOP` without text. The tier is `options.columns["text"]`, or see
-    `read_annotations`; its participant is the speaker. Of recordings that share a transcript,
-    `a.wav` and `a.mp3`, one is read. Where several of them stand beside one recording, the one that
-    was changed last is taken. Hidden files are left out; links to folders are not followed, and a
-    link that leaves the folder is a DataError. Transcripts that cannot be read are findings, or all
-    together a DataError; those that are empty or belong to no recording, and documents of Word or
-    Excel, are findings.
+    `read_annotations`; its participant is the speaker. Of recordings of one name, `a.wav` and
+    `a.mp3`, of which one is transcribed, one is read. Where several transcripts stand beside one
+    recording, the one that was changed last is taken. Hidden files are left out; links to folders
+    are not followed, and a link that leaves the folder is a DataError. Transcripts that cannot be
+    read are findings, or all together a DataError; those that are empty or belong to no recording,
+    and documents of Word or Excel, are findings.
     """
+    unknown = sorted(set(options.columns) - {"text"})
+    if unknown:
+        raise DataError(
+            f"a folder of recordings has no columns, so {unknown[0]}={options.columns[unknown[0]]} "
+            "means nothing; text=TIER names the tier of ELAN's and Praat's files",
+            path=location,
+        )
     root = location if location.is_dir() else location.parent
     roots = make_roots(root, options)
     files = list_files(root, roots, below=location.is_dir())
@@ -60,10 +67,10 @@ def read_folder(location: Path, options: ReadOptions) -> list[Utterance]:
     names = audio if location.is_dir() else [location.name]
     beside = transcripts_beside(root, files, [*dict.fromkeys([*audio, *names])])
     beside = {name: beside[name] for name in names if name in beside}
-    copies = copies_beside(beside)
+    stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
+    copies = copies_beside(names, beside)
     names = [name for name in names if name not in copies]
     beside = {name: paths for name, paths in beside.items() if name not in copies}
-    stems = Counter(PurePath(name).with_suffix("").as_posix() for name in names)
     utterances = []
     gaps: dict[str, list[Utterance]] = {}
     bad: list[tuple[Utterance, DataError]] = []
