@@ -261,7 +261,8 @@ class LogMel(nn.Module):
             if streaming and self.running is not None:
                 state = self.running.start(len(mel))
                 if self.training and torch.rand(()) < 0.5:  # as if the stream had gone on for long
-                    state = self.running(mel, state)[1]
+                    heard = zip(mel.split(1), frame_lengths.tolist(), state.split(1), strict=True)
+                    state = torch.cat([self.running(m[:, :n], s)[1] for m, n, s in heard])
                 mel = self.running(mel, state)[0].masked_fill(padding, 0.0)
                 return mel, frame_lengths
             return self._normalize(mel, frame_lengths, padding), frame_lengths

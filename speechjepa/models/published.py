@@ -219,9 +219,8 @@ def _sizes(folder: Path, settings: Mapping[str, Any]) -> Wav2Vec2Config:
     for name in ("hidden_act", "feat_extract_activation"):
         if settings.get(name, "gelu") != "gelu":
             raise ModelError(f"{folder}: `{name}` must be gelu, but is {settings[name]!r} instead")
-    preprocessor = folder / "preprocessor_config.json"
     # Where nothing is said, waveforms are normalised: that is the default of the processor.
-    normalize = read_json(preprocessor).get("do_normalize", True) if preprocessor.exists() else True
+    normalize = _preprocessor(folder).get("do_normalize", True)
     is_data2vec = settings["model_type"] == "data2vec-audio"
     is_wavlm = settings["model_type"] == "wavlm"
     kernel = "conv_pos_kernel_size" if is_data2vec else "num_conv_pos_embeddings"
@@ -315,6 +314,15 @@ def _adapter(folder: Path, language: str | None) -> dict[str, Tensor]:
     return read_tensors(files[find_language(folder, language, files)])
 
 
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    """Return what is said about waveforms: in a file of its own, or, since transformers 5, in that
+    of the whole processor."""
+    alone, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if alone.exists():
+        return read_json(alone)
+    return (read_json(whole).get("feature_extractor") or {}) if whole.exists() else {}
+
+
 def _symbols(folder: Path, language: str | None) -> dict[str, int]:
     """Return {symbol: row of the head} of the language."""
     path = folder / "vocab.json"
@@ -322,7 +330,10 @@ def _symbols(folder: Path, language: str | None) -> dict[str, int]:
         raise ModelError(f"{folder}: has a CTC head, but no vocab.json that says what it writes")
     ids = read_json(path)
     known = adapter_languages(folder)
-    return ids[find_language(folder, language, known)] if known else ids
+    if known:
+        return ids[find_language(folder, language, known)]
+    added = folder / "added_tokens.json"  # <s> and </s>, for which the head may have rows
+    return {**(read_json(added) if added.exists() else {}), **ids}
 
 
 def order_vocabulary(

@@ -74,6 +74,11 @@ class Checkpoints(pl.Callback):
         # Several processes may stand at different places now, and cannot ask for a loss together.
         alone = trainer.world_size == 1
         if module.sound() if alone else all(bool(p.isfinite().all()) for p in module.parameters()):
+            # A window of accumulated gradients that is not over is begun again with its data.
+            window = trainer.accumulate_grad_batches
+            batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            whole = batches.completed // window * window
+            batches.ready = batches.started = batches.processed = batches.completed = whole
             self.write(trainer)
 
 

@@ -319,7 +319,9 @@ def _fit(
         kept = run_dir / "checkpoints" / LAST_CHECKPOINT
         said = f" The last healthy checkpoint is {kept}." if kept.exists() else ""
         raise CollapseError(reason.strip() + said) from None
-    return {name: float(trainer.callback_metrics[name]) for name in module.account()}
+    # Nothing is reported by a run that was stopped after its last step.
+    told = trainer.callback_metrics
+    return {name: float(told.get(name, value)) for name, value in module.account().items()}
 
 
 def _measure_precision(module: PretrainModule, config: PretrainConfig, device: torch.device) -> str:

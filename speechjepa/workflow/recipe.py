@@ -264,6 +264,10 @@ def build_recipe(
             given = settings.get(section, {})
             if isinstance(given, dict):
                 settings[section] = {"seed": settings["seed"], **given}
+        translation = settings.get("translation")
+        if isinstance(translation, dict) and isinstance(translation.get("train", {}), dict):
+            train = {"seed": settings["seed"], **translation.get("train", {})}
+            settings["translation"] = {**translation, "train": train}
     root = data_root or os.environ.get(DATA_ROOT_VARIABLE)
     data = settings.get("data", {})
     if isinstance(data, dict) and (data_root or (root and data.get("root") is None)):

@@ -14,7 +14,7 @@ from speechjepa.errors import ConfigError, DataError
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.recipe import Recipe
 from speechjepa.workflow.record import write_json
-from speechjepa.workflow.run import Stage
+from speechjepa.workflow.run import Stage, digest
 from speechjepa.workflow.start import start_fingerprint, starting_bundle
 from speechjepa.workflow.translation_data import (
     SPLITS,
@@ -153,9 +153,14 @@ class TranslationPlan:
         for split in SPLITS:
             pairs = self.pairs.of(split)
             found[split] = self.corpora.fingerprint([pair.source for pair in pairs])
+            targets = [pair.target for pair in pairs if pair.target is not None]
+            # What is synthesised here follows from the text, and is written after it is asked for.
+            own = [t for t in targets if t.audio_path.parent == self.run_dir / "spoken"]
             found[f"{split}_target"] = self.corpora.fingerprint(
-                [pair.target for pair in pairs if pair.target is not None]
+                [t for t in targets if t not in own]
             )
+            if own:
+                found[f"{split}_spoken"] = digest([[t.id, t.text] for t in own])
         return found | {"language": self.config.language, "spoken_by": self.config.spoken_by}
 
     def _units(self) -> Stage:
@@ -165,6 +170,7 @@ class TranslationPlan:
             return {
                 **self._pairs_fingerprint(),
                 "units": config,
+                "seed": self.recipe.seed,
                 "init": start_fingerprint(self.recipe) if config is None else None,
             }
 
@@ -229,6 +235,7 @@ class TranslationPlan:
             name="voice",
             inputs=lambda: {
                 "voice": config.voice,
+                "seed": self.recipe.seed,
                 "minutes": config.vocoder_minutes,
                 "voice_minutes": config.voice_minutes,
             },
@@ -295,7 +302,7 @@ class TranslationPlan:
             )
         start = starting_bundle(recipe)
         train_translator(
-            dataclasses.replace(config.train, seed=recipe.seed),
+            config.train,
             examples["train"],
             examples["dev"],
             self.run_dir / "translate",

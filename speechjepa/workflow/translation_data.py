@@ -54,8 +54,12 @@ class Pairs:
         """Pairs to measure on; no source of theirs is among the others."""
         if self.recipe.data.dev is None:
             return []
-        known = {pair.source.id for pair in self.train}
-        return [pair for pair in self._read("dev") if pair.source.id not in known]
+        known = {(pair.source.audio_path, pair.source.start) for pair in self.train}
+        found = self._read("dev")
+        kept = [p for p in found if (p.source.audio_path, p.source.start) not in known]
+        if found and not kept:
+            raise DataError("every pair of `data.dev` is one of train: none is left to measure on")
+        return kept
 
     def of(self, split: str) -> list[Pair]:
         """Return the pairs of a split."""

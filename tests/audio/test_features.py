@@ -188,3 +188,22 @@ def test_the_weight_can_be_changed_and_what_was_measured_stays():
     log_mel.prior.colour.fill_(3.0)
     log_mel.set_prior(2.0)
     assert log_mel.prior.seconds == 2.0 and (log_mel.prior.colour == 3.0).all()
+
+
+def test_padding_changes_nothing_of_what_a_stream_that_went_on_for_long_gives():
+    features = LogMel()
+    features.learn_to_stream()
+    speech = noise(2, 32000) * torch.linspace(0.1, 2.0, 32000)
+    features.running.fit([features.frames(torch.nn.functional.pad(speech, (120, 120)))[0]])
+    features.train()
+
+    def heard(waveform: torch.Tensor, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return features(waveform, torch.tensor([32000, 16000]), streaming=True)[0][:, :200]
+
+    padded = torch.nn.functional.pad(speech, (0, 16000))
+    found = [(heard(speech, seed), heard(padded, seed)) for seed in range(6)]
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in found)
+    assert not torch.allclose(found[0][0], found[1][0]) or not torch.allclose(
+        found[0][0], found[2][0]
+    )  # some began afresh, and some did not

@@ -100,7 +100,6 @@ def test_the_manifest_is_read_back_with_splits_and_durations(tmp_path: Path) -> 
 def test_a_manifest_in_the_folder_that_it_lists_is_said_to_stand_for_it(tmp_path, capsys) -> None:
     train = make_folder(tmp_path / "train", ["mama"] * 5)
     assert main(["check", str(train), "--write", str(tmp_path / "manifest.jsonl")]) == 0
-    assert main(["check", str(train), "--write", str(train / "list.jsonl")]) == 0
     assert "from now on" not in capsys.readouterr().err
     assert main(["check", str(train), "--write", str(train / "manifest.jsonl")]) == 0
     assert "from now on" not in capsys.readouterr().err  # metadata.jsonl is read before it

@@ -349,3 +349,31 @@ def test_reading_local_corpora_imports_no_datasets_and_no_torch(tmp_path) -> Non
         "assert not {'datasets', 'torch', 'av'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+# Stretches and lists ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("start", "end"), [("start", "end"), ("start_time", "end_time")])
+def test_a_stretch_may_be_given_by_its_end(tmp_path, start, end) -> None:
+    audio(tmp_path / "a.wav", 9.0)
+    lines(tmp_path / "l.csv", f"file,{start},{end},text", "a.wav,1.5,4,one", "a.wav,4,4.5,two")
+    read = [(u.start, u.duration, u.text) for u in read_corpus(tmp_path / "l.csv")]
+    assert read == [(1.5, 2.5, "one"), (4.0, 0.5, "two")]
+    lines(tmp_path / "l.csv", f"file,{start},{end},duration,text", "a.wav,1.5,4,1,one")
+    assert [u.duration for u in read_corpus(tmp_path / "l.csv")] == [1.0]
+    lines(tmp_path / "l.csv", f"file,{start},{end},text", "a.wav,0,4,one", "a.wav,4,4,two")
+    refused(tmp_path / "l.csv", f'l.csv:3: "{end}" is 4 s, not after "{start}", 4 s')
+
+
+def test_recordings_that_a_list_does_not_name_are_said(tmp_path, caplog) -> None:
+    for name in ("a.wav", "b.wav", "more/c.wav", "t/a.wav"):
+        audio(tmp_path / name)
+    rows(tmp_path / "metadata.jsonl", {"file_name": "a.wav", "target_audio": {"yy": "t/a.wav"}})
+    assert len(read_corpus(tmp_path)) == 1
+    assert "2 recordings not in metadata.jsonl, and not read" in caplog.text
+    caplog.clear()
+    (tmp_path / "b.wav").unlink()
+    (tmp_path / "more/c.wav").unlink()
+    read_corpus(tmp_path)
+    assert caplog.text == ""

@@ -368,3 +368,29 @@ def test_nothing_is_overwritten_and_other_encoders_are_refused(tmp_path):
         write_published(bundle, tmp_path / "m")
     with pytest.raises(ModelError, match="no such architecture"):
         write_published(fine_tuned(NATIVE), tmp_path / "n")
+
+
+def test_what_transformers_saves_by_itself_is_read(tmp_path):
+    # The processor in one file, since version 5; <s> and </s> among the added tokens.
+    import transformers
+
+    letters = {s: i for i, s in enumerate(["a", "b", "|", "[UNK]", "[PAD]"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(letters))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(
+        str(tmp_path / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]"
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    processor = transformers.Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
+    assert len(tokenizer) == 7
+    model = published(next(iter(KINDS)), vocab_size=len(tokenizer), pad_token_id=4)
+    processor.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model" / "preprocessor_config.json").exists()
+    bundle = load_bundle(tmp_path / "model")
+    assert bundle.encoder.config.normalize_waveform is False
+    waveform = 0.02 * torch.randn(1, 16000)
+    with torch.no_grad():
+        theirs = model(waveform).logits
+        ours, _ = bundle.ctc(waveform, torch.tensor([16000]))
+    order = [4, *(n for n in range(7) if n != 4)]
+    assert torch.allclose(theirs[..., order], ours, atol=1e-5)

@@ -221,3 +221,35 @@ def test_progress_is_said_in_plain_words_without_notes_from_libraries(tmp_path, 
     assert "under 1 min left" in caplog.text
     assert f": {tmp_path / 'run' / 'bundle'}" in said[-1].getMessage()
     assert capfd.readouterr().err == ""
+
+
+def test_a_run_killed_between_the_batches_of_a_step_begins_the_step_again(tmp_path, monkeypatch):
+    config = replace(CONFIG, accumulate=3, max_steps=3, batch_seconds=4.0)
+    run(tmp_path, config, "whole")
+    step, begun = pretraining.PretrainModule.training_step, []
+
+    def killed(self, batch, index):
+        begun.append(index)
+        if len(begun) == 5:  # the second batch of the second step
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pretraining.PretrainModule, "training_step", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(tmp_path, config, "parts")
+    parts = load_bundle(run(tmp_path, config, "parts")).encoder.state_dict()
+    for name, tensor in load_bundle(tmp_path / "whole" / "bundle").encoder.state_dict().items():
+        assert torch.allclose(tensor, parts[name], atol=1e-6), name
+
+
+def test_a_run_stopped_after_its_last_step_is_finished_by_the_next(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    config = replace(CONFIG, checkpoint_minutes=1e-6)
+    with monkeypatch.context() as patched:
+        patched.setattr(pretraining, "save_bundle", full)
+        with pytest.raises(OSError, match="No space"):
+            run(tmp_path, config)
+    assert load_bundle(run(tmp_path, config)).training["pretrain"]["steps"] == 6

@@ -190,3 +190,49 @@ def test_a_run_ends_with_its_scores_beside_the_baseline_and_the_ceiling(tmp_path
         "t: unit error rate 25.0 % (retrieval 50.0 %), chrF 30.0 (retrieval 10.0), "
         "ASR-BLEU 40.0 (retrieval 1.0), true speech has ASR-BLEU 90.0; 2.0 min in all"
     )
+
+
+QUICK = (
+    "translation.units={num_units: 4, phases: 1}",
+    "translation.voice=null",
+    "translation.language_model=null",
+    "translation.train.max_steps=2",
+    "translation.train.evaluate_every=1",
+)
+
+
+def test_what_a_run_spoke_itself_is_no_reason_to_train_again(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    corpus(tmp_path, target_audio=False)
+    settings = recipe(tmp_path, *QUICK, "translation.spoken_by=en-us")
+    stages = ["check", "units", "translate"]
+    run_recipe(settings, tmp_path / "run", only=stages)
+    caplog.clear()
+    run_recipe(settings, tmp_path / "run", only=stages)
+    assert [f"{name}: unchanged" in caplog.text for name in stages] == [True] * 3
+
+
+def test_pairs_of_dev_may_have_the_ids_of_train_but_not_their_sound(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    for split in ("train", "dev"):
+        path = tmp_path / "c" / split / "metadata.jsonl"
+        path.write_text(path.read_text().replace(f'"{split}-', '"'))
+    run_recipe(recipe(tmp_path), tmp_path / "run", only=["check"])
+    said = json.loads((tmp_path / "run/check.json").read_text(encoding="utf-8"))
+    assert said["pairs"]["dev"]["pairs"] == 2
+    with pytest.raises(DataError, match="every pair of `data.dev` is one of train"):
+        run_recipe(recipe(tmp_path, "data.dev=c/train"), tmp_path / "same", only=["check"])
+
+
+def test_the_seed_reaches_every_stage_that_draws(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    assert recipe(tmp_path, "seed=5").translation.train.seed == 5
+    assert recipe(tmp_path, "seed=5", "translation.train.seed=7").translation.train.seed == 7
+
+    def units(seed: int) -> bytes:
+        run_recipe(
+            recipe(tmp_path, *QUICK, f"seed={seed}"), tmp_path / "r", only=["check", "units"]
+        )
+        return (tmp_path / "r/units/units.safetensors").read_bytes()
+
+    assert units(0) != units(5)

@@ -6,11 +6,16 @@ https://huggingface.co/docs/datasets/audio_dataset#audiofolder
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
+from speechjepa.audio.files import AUDIO_SUFFIXES
+from speechjepa.data.findings import Finding, Place, number
 from speechjepa.data.readers.common import (
     SPLIT_NAMES,
     ReadOptions,
+    as_text,
     choose_columns,
     finish,
     make_roots,
@@ -43,6 +48,8 @@ def read_audiofolder(location: Path, options: ReadOptions) -> list[Utterance]:
     utterances: list[Utterance] = []
     for path in files:
         utterances.extend(_read_metadata(path, options))
+    if location.is_dir():
+        options.tell(_unlisted(location, files, utterances))
     tried = [path.parent for path in files]
     return finish(utterances, location, tried + [options.data_root or tried[0]])
 
@@ -60,6 +67,48 @@ def find_metadata(folder: Path) -> list[Path]:
         found.extend(here)
         folders[:] = [] if here or depth >= _MAX_DEPTH else sorted(folders)
     return found
+
+
+def _unlisted(
+    location: Path, files: Sequence[Path], utterances: Sequence[Utterance]
+) -> list[Finding]:
+    """Return which recordings of a folder no metadata file names: they are not read."""
+    named = {os.path.realpath(u.audio_path) for u in utterances}
+    others = set(_words(u.extra for u in utterances))  # target_audio and the like
+    missing = []
+    for parent, folders, names in os.walk(location):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            is_audio = path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")
+            if is_audio and os.path.realpath(path) not in named and name not in others:
+                missing.append(path)
+    if not missing:
+        return []
+    lists = ", ".join(as_text(str(path.relative_to(location))) for path in files[:3])
+    return [
+        Finding(
+            code="unlisted_recordings",
+            severity="warning",
+            title=f"{number(len(missing), 'recording')} not in {lists}, and not read",
+            meaning="Where there is such a list, it stands for the folder: recordings that it does "
+            "not name are neither labels nor sound to learn from.",
+            advice="Add a row for each, without a text where it has no transcript; or move the "
+            "list, or the recordings, into a folder of their own.",
+            places=tuple(Place(source=as_text(str(path)), id="", split="") for path in missing),
+        )
+    ]
+
+
+def _words(values: Any) -> Iterator[str]:
+    """Yield the file name of every text in nested columns."""
+    if isinstance(values, str):
+        yield PurePath(values).name
+    elif isinstance(values, Mapping):
+        yield from _words(values.values())
+    elif isinstance(values, Iterable):
+        for value in values:
+            yield from _words(value)
 
 
 def _read_metadata(path: Path, options: ReadOptions) -> list[Utterance]:

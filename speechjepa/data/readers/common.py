@@ -25,8 +25,9 @@ SPLIT_NAMES = frozenset("train training dev devel validation valid val test test
 FIELDS: dict[str, tuple[str, ...]] = {
     "audio": ("audio_filepath", "file_name", "audio", "path", "file", "filename", "audio_path"),
     "id": ("id",),
-    "start": ("start", "offset"),
+    "start": ("start", "offset", "start_time"),
     "duration": ("duration",),
+    "end": ("end", "stop", "end_time"),
     "text": ("text", "transcription", "transcript", "sentence"),
     "speaker": ("speaker", "speaker_id", "client_id"),
     "language": ("lang", "language", "locale"),
@@ -187,6 +188,8 @@ def choose_columns(
                 line=line,
             )
         chosen[name] = present[0]
+    if "start" not in chosen:  # then it is the end of something else
+        chosen.pop("end", None)
     if "audio" not in chosen:
         raise DataError(
             f"no column names the audio files; the columns are {', '.join(available)}. Choose"
@@ -218,7 +221,7 @@ def rows_to_utterances(
                 id=given or id_of(str(name), common, start),
                 audio_path=audio_path,
                 start=start or 0.0,
-                duration=number(row, chosen.get("duration"), path, line),
+                duration=_duration(row, chosen, start or 0.0, path, line),
                 text=words(row, chosen.get("text"), path, line, strict=True),
                 speaker=words(row, chosen.get("speaker"), path, line),
                 language=words(row, chosen.get("language"), path, line),
@@ -228,6 +231,23 @@ def rows_to_utterances(
             )
         )
     return utterances
+
+
+def _duration(
+    row: Mapping[str, Any], chosen: Mapping[str, str], start: float, path: Path, line: int
+) -> float | None:
+    """Return how long a row's stretch is: as given, or up to its end; None = all that follows."""
+    given = number(row, chosen.get("duration"), path, line)
+    end = number(row, chosen.get("end"), path, line)
+    if given is not None or end is None:
+        return given
+    if end <= start:
+        raise DataError(
+            f'"{chosen["end"]}" is {end:g} s, not after "{chosen["start"]}", {start:g} s.',
+            path=path,
+            line=line,
+        )
+    return end - start
 
 
 def id_of(name: str, common: str = "", start: float | None = None) -> str:
