@@ -8,21 +8,30 @@ follows playlists to other files.
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
 
-from speechjepa.audio.mono import UNREADABLE, MonoMixer, Samples
+from speechjepa.audio.headers import (
+    TOLERANCE,
+    refuse_shorter_than_declared,
+    refuse_truncated,
+    tag_bytes,
+    truncated,
+)
+from speechjepa.audio.mono import MAX_PEAK, UNREADABLE, MonoMixer, Samples
 from speechjepa.errors import AudioError
+
+logger = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = 1 << 18
 """How many samples of each channel are decoded at a time."""
@@ -31,8 +40,12 @@ OPUS_SETTLING = 10.0
 what it decoded before. Measured on 100 stretches of 8 minutes of field recordings at 24 kbit/s:
 started at the stretch itself 25 come out exactly, 10 s before it 89 (the others with noise 48 dB
 below the speech), 30 s before it all, at twice the time."""
-TOLERANCE = 0.1
-"""How much audio a header may promise beyond what is there (seconds)."""
+LONGEST = 1e7
+"""Four months (seconds): no recording is longer, and a header that says so does not know."""
+MORE_BYTES = 8_000
+"""What may follow the audio of an mp3, ogg or flac file without being audio."""
+LEAST_GAP, LONGEST_GAP = 0.05, 4 * 3600.0
+"""Gaps between the frames of a film that are silence, and that are a mistake (seconds)."""
 HEADERLESS = frozenset({".raw", ".pcm", ".s16", ".s16le", ".sw", ".sln", ".ulaw", ".alaw"})
 FFMPEG_FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,webm,mov,mp4,"
@@ -40,11 +53,6 @@ FFMPEG_FORMATS = (
 )
 FFMPEG_GUESSED_LENGTH = frozenset({"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "loas"})
 """Formats without a length: what ffmpeg says of it is a guess from the bit rate."""
-UNKNOWN_LENGTH = 0x7FFF0000
-"""Chunks that claim this many bytes or more were written by a program that did not know yet."""
-_SHOULD_BE = re.compile(r": (\d+) \(should be (\d+)\)")
-"""How libsndfile's log writes a chunk that reaches beyond the end of its file (bytes)."""
-_SPHERE_COUNT = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
 
 
 class Source(Protocol):
@@ -76,12 +84,15 @@ def open_source(path: Path) -> Iterator[Source]:
     with handle:
         if os.fstat(handle.fileno()).st_size == 0:
             raise AudioError(path, "is empty (0 bytes).", "Copy it again or leave it out.")
-        _refuse_truncated(path, handle)
+        refuse_truncated(path, handle)
         sound, reason = _open_soundfile(handle)
+        if sound is not None and sound.frames > LONGEST * sound.samplerate:
+            sound.close()  # FLAC that was written to a pipe does not say how long it is
+            sound = None
         if sound is not None:
             with sound:
-                _refuse_shorter_than_declared(path, handle, sound)
-                yield _checked(path, _SoundfileSource(path, sound))
+                refuse_shorter_than_declared(path, handle, sound)
+                yield _checked(path, _SoundfileSource(path, sound, handle))
         else:
             handle.seek(0)
             with _open_pyav(path, handle, reason) as source:
@@ -110,8 +121,9 @@ def _open_soundfile(handle: IO[bytes]) -> tuple[soundfile.SoundFile | None, str]
 
 
 class _SoundfileSource:
-    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
+    def __init__(self, path: Path, sound: soundfile.SoundFile, handle: IO[bytes]) -> None:
         self.path = path
+        self.handle = handle
         self.sound = sound
         self.sample_rate = int(sound.samplerate)
         self.num_channels = int(sound.channels)
@@ -125,6 +137,7 @@ class _SoundfileSource:
         settling = OPUS_SETTLING if self.sound.subtype == "OPUS" else 0.0
         position = max(0, start - round(settling * self.sample_rate))
         mono = MonoMixer(self.path, self.sample_rate)
+        gain = self._gain()
         try:
             if position > 0:
                 self.sound.seek(position)
@@ -135,6 +148,8 @@ class _SoundfileSource:
                 block = self.sound.read(count, dtype="float32", always_2d=True)
                 if len(block) == 0:
                     break
+                if gain != 1.0:
+                    block *= gain
                 skip = max(0, start - position)
                 position += len(block)
                 if skip < len(block):
@@ -142,7 +157,37 @@ class _SoundfileSource:
         except soundfile.LibsndfileError as error:
             raise self._damaged(position, error.error_string) from error
         if stop - position > TOLERANCE * self.sample_rate:
-            raise _truncated(self.path, total / self.sample_rate, position / self.sample_rate)
+            raise truncated(self.path, total / self.sample_rate, position / self.sample_rate)
+        if position == total:
+            self._refuse_more(total / self.sample_rate)
+
+    def _gain(self) -> float:
+        """Return what brings floating-point samples to full scale at most.
+
+        Recorders write them so that nothing is cut off above it.
+        """
+        if self.sound.subtype not in ("FLOAT", "DOUBLE"):
+            return 1.0
+        state = os.fstat(self.handle.fileno())
+        peak = _peak(str(self.path), state.st_size, state.st_mtime_ns)
+        return 1.0 / peak if 1.0 < peak <= MAX_PEAK else 1.0
+
+    def _refuse_more(self, seconds: float) -> None:
+        """Refuse a file in which audio follows the end that its header declares.
+
+        Two mp3 or ogg files that were joined byte by byte are such, of which libsndfile reads one.
+        """
+        size = os.fstat(self.handle.fileno()).st_size
+        left = size - os.lseek(self.handle.fileno(), 0, os.SEEK_CUR) - tag_bytes(self.handle, size)
+        is_stream = self.sound.format in ("MP3", "OGG", "FLAC")
+        if is_stream and left > max(MORE_BYTES, size * min(1.0, 1.0 / max(seconds, 1e-3))):
+            raise AudioError(
+                self.path,
+                f"goes on after the {seconds:.1f} s that it declares: {left / size:.0%} of the "
+                "file were not read.",
+                "It may be two files joined, or its header is wrong: convert it with "
+                "`ffmpeg -i IN OUT.wav`.",
+            )
 
     def _damaged(self, position: int, reason: str) -> AudioError:
         return AudioError(
@@ -153,78 +198,14 @@ class _SoundfileSource:
         )
 
 
-def _truncated(path: Path, declared: float, found: float) -> AudioError:
-    return AudioError(
-        path,
-        f"is cut off: it declares {declared:.1f} s of audio, but only {found:.1f} s are there.",
-        "Copy it again from the recorder, or cut it properly with an audio editor.",
-    )
-
-
-def _refuse_truncated(path: Path, handle: IO[bytes]) -> None:
-    # libsndfile reads what is left of a truncated WAV or Ogg file and says nothing.
-    size = os.fstat(handle.fileno()).st_size
-    magic = os.pread(handle.fileno(), 12, 0)
-    if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-        _refuse_truncated_wav(path, handle, size)
-    elif magic[:4] == b"OggS":
-        tail_start = max(0, size - (1 << 17))
-        tail = os.pread(handle.fileno(), size - tail_start, tail_start)
-        page = tail.rfind(b"OggS")
-        header = tail[page : page + 27]
-        if page >= 0:
-            table = tail[page + 27 : page + 27 + (header[26] if len(header) == 27 else 255)]
-            end = page + 27 + len(table) + sum(table)
-            if len(header) < 27 or len(table) < header[26] or end > len(tail):
-                raise AudioError(
-                    path,
-                    "is cut off in the middle of a block of audio.",
-                    "Copy it again from the recorder, or cut it properly with an audio editor.",
-                )
-
-
-def _refuse_truncated_wav(path: Path, handle: IO[bytes], size: int) -> None:
-    position, bytes_per_second = 12, 0
-    while position + 8 <= size:
-        name, length = struct.unpack("<4sI", os.pread(handle.fileno(), 8, position))
-        position += 8
-        if name == b"fmt " and length >= 12:
-            chunk = os.pread(handle.fileno(), 12, position)
-            if len(chunk) == 12:
-                bytes_per_second = struct.unpack("<I", chunk[8:])[0]
-        if name == b"data":
-            left = size - position
-            # Programs that write to a pipe cannot know the length and write the largest number.
-            if length < UNKNOWN_LENGTH and bytes_per_second:
-                if length - left > TOLERANCE * bytes_per_second:
-                    raise _truncated(path, length / bytes_per_second, left / bytes_per_second)
-            if length == 0 and left > TOLERANCE * bytes_per_second > 0:
-                raise AudioError(
-                    path,
-                    "was never finished by its recorder: its header declares no audio, but"
-                    f" {left} bytes follow.",
-                    "Repair the header, for example with `sox --ignore-length IN.wav OUT.wav`.",
-                )
-            return
-        position += length + (length & 1)
-
-
-def _refuse_shorter_than_declared(
-    path: Path, handle: IO[bytes], sound: soundfile.SoundFile
-) -> None:
-    """Refuse AIFF, AU, W64, RF64 and SPHERE files that end early; libsndfile only notes it."""
-    size = os.fstat(handle.fileno()).st_size
-    found = sound.frames / sound.samplerate
-    missing = 0.0  # seconds
-    if sound.format in ("AIFF", "AU", "W64", "RF64"):
-        for promised, present in (map(int, m) for m in _SHOULD_BE.findall(sound.extra_info)):
-            if promised < UNKNOWN_LENGTH:
-                missing = max(missing, (promised - present) / size * found)
-    elif sound.format == "NIST":
-        count = _SPHERE_COUNT.search(os.pread(handle.fileno(), 1024, 0))
-        missing = int(count[1]) / sound.samplerate - found if count else 0.0
-    if missing > TOLERANCE:
-        raise _truncated(path, found + missing, found)
+@lru_cache(maxsize=256)
+def _peak(path: str, size: int, changed: int) -> float:
+    """Return the largest magnitude in a file of floating-point samples that is in this state."""
+    peak = 0.0
+    with open(path, "rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as sound:
+        for block in sound.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
+            peak = max(peak, float(np.abs(block).max(initial=0.0)))
+    return peak
 
 
 # PyAV -----------------------------------------------------------------------------------------
@@ -252,11 +233,24 @@ def _open_pyav(path: Path, handle: IO[bytes], first_reason: str) -> Iterator[Sou
             path, f"is not audio that can be decoded ({first_reason.rstrip('.')}).", UNREADABLE
         ) from error
     with container:
+        if len(container.streams.audio) > 1:
+            _tell_tracks(path, len(container.streams.audio))
         if not container.streams.audio:
             raise AudioError(path, "is a video without a sound track.", "Leave it out.")
         if container.streams.audio[0].codec_context is None:
             raise AudioError(path, "is coded in a way that no decoder knows.", UNREADABLE)
         yield _PyavSource(path, container)
+
+
+@lru_cache(maxsize=256)
+def _tell_tracks(path: Path, count: int) -> None:
+    """Say once that a file has several sound tracks."""
+    logger.warning(
+        "%s has %d sound tracks, of which the first is heard. For another: "
+        "`ffmpeg -i IN -map 0:a:1 OUT.wav`.",
+        path,
+        count,
+    )
 
 
 class _PyavSource:
@@ -268,10 +262,12 @@ class _PyavSource:
         self.num_channels = int(self.stream.codec_context.channels or 0)
         self.format = f"{container.format.name} {self.stream.codec_context.name}"
         self.num_samples: int | None = None
+        self.origin = self._origin()
         if container.format.name in FFMPEG_GUESSED_LENGTH:
             return
         if self.stream.duration and self.stream.time_base:
-            seconds = self.stream.duration * self.stream.time_base
+            begins = (self.stream.start_time or 0) * Fraction(self.stream.time_base) - self.origin
+            seconds = self.stream.duration * Fraction(self.stream.time_base) + max(begins, 0)
             self.num_samples = round(seconds * self.sample_rate)
         elif container.duration and len(container.streams) == 1:
             self.num_samples = round(container.duration * self.sample_rate / 1_000_000)
@@ -290,7 +286,13 @@ class _PyavSource:
                 if frame.sample_rate != self.sample_rate:
                     raise AudioError(self.path, "changes its sample rate midway.", UNREADABLE)
                 if position is None:
-                    position = self._position(frame)
+                    position = min(self._position(frame), start)
+                if frame.pts is not None:
+                    for silence in self._gap(frame, position):
+                        first, position = position, position + silence
+                        heard = (position if stop is None else min(position, stop)) - first
+                        if heard > max(0, start - first):
+                            yield np.zeros(heard - max(0, start - first), np.float32)
                 for part in resampler.resample(frame):
                     samples = np.asarray(part.to_ndarray(), dtype=np.float32)
                     block = mono(samples.reshape(-1, part.layout.nb_channels))
@@ -310,7 +312,7 @@ class _PyavSource:
         # A container rounds its duration, and lossy codecs pad: half a second is not a loss.
         if expected is not None and expected - (position or 0) > 0.5 * self.sample_rate:
             found = (position or 0) / self.sample_rate
-            raise _truncated(self.path, expected / self.sample_rate, found)
+            raise truncated(self.path, expected / self.sample_rate, found)
 
     def _seek(self, start: int) -> bool:
         """Jump close before `start` where time stamps are exact to the sample, else stay."""
@@ -320,13 +322,29 @@ class _PyavSource:
             return False
         # Lossy decoders need some frames to settle: half a second is plenty.
         seconds = Fraction(start, self.sample_rate) - Fraction(1, 2)
-        self.container.seek(
-            (self.stream.start_time or 0) + int(seconds / base), stream=self.stream, backward=True
-        )
+        self.container.seek(int((seconds + self.origin) / base), stream=self.stream, backward=True)
         return True
+
+    def _origin(self) -> Fraction:
+        """Return where the file's time begins (seconds): a film's may begin before its sound."""
+        if len(self.container.streams) > 1 and self.container.start_time is not None:
+            return Fraction(self.container.start_time, 1_000_000)
+        return (self.stream.start_time or 0) * Fraction(self.stream.time_base or 0)
+
+    def _gap(self, frame: Any, position: int) -> Iterator[int]:
+        """Yield lengths of silence up to a frame that begins later than the one before it ended."""
+        missing = self._position(frame) - position
+        if missing > LONGEST_GAP * self.sample_rate:
+            at, gap = position / self.sample_rate, missing / self.sample_rate
+            reason = f"has a gap of {gap:.0f} s at {at:.1f} s: its time stamps are wrong."
+            raise AudioError(self.path, reason, UNREADABLE)
+        if missing <= LEAST_GAP * self.sample_rate:
+            return
+        for first in range(0, missing, BLOCK_SAMPLES):
+            yield min(missing - first, BLOCK_SAMPLES)
 
     def _position(self, frame: Any) -> int:
         if frame.pts is None:
             raise AudioError(self.path, "carries no time stamps.", UNREADABLE)
-        seconds = (frame.pts - (self.stream.start_time or 0)) * Fraction(frame.time_base)
+        seconds = frame.pts * Fraction(frame.time_base) - self.origin
         return round(seconds * self.sample_rate)

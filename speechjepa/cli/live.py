@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from speechjepa.errors import ConfigError
+from speechjepa.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
@@ -109,6 +109,9 @@ def run(args: argparse.Namespace, model: SpeechModel) -> int:
                     printer.show(heard)
         except KeyboardInterrupt:
             pass  # the audio ends here
+        except AudioError:  # what came before the damage was heard
+            printer.show(stream.finish())
+            raise
         printer.show(stream.finish())
     return 0
 

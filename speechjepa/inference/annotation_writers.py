@@ -31,7 +31,7 @@ def eaf(result: dict[str, Any]) -> str:
     for name, intervals in _tiers(result):
         document.add_tier(name)
         for start, end, text in intervals:
-            document.add_annotation(name, start, end, text)
+            document.add_annotation(name, start, end, _for_xml(text))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "transcript.eaf"
         document.to_file(str(path))
@@ -39,9 +39,12 @@ def eaf(result: dict[str, Any]) -> str:
 
 
 def _for_xml(name: str) -> str:
-    """Return a file name without what XML 1.0 has no way to write: control characters."""
+    """Return text without what XML 1.0 has no way to write: control characters, U+FFFE, U+FFFF."""
     written = "\t\n\r"
-    return "".join(c if c >= " " or c in written else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return "".join(
+        c if (c >= " " or c in written) and c not in "\ufffe\uffff" else "\N{REPLACEMENT CHARACTER}"
+        for c in name
+    )
 
 
 def textgrid(result: dict[str, Any]) -> str:
@@ -49,12 +52,12 @@ def textgrid(result: dict[str, Any]) -> str:
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.data_classes.textgrid import Textgrid
 
-    duration = max(0.001, float(result["duration"]))
+    tiers = list(_tiers(result))
+    ends = [end / 1000 for _, intervals in tiers for _, end, _ in intervals]
+    duration = max([0.001, float(result["duration"]), *ends])
     grid = Textgrid(0, duration)
-    for name, intervals in _tiers(result):
-        entries = [
-            (start / 1000, min(end / 1000, duration), text) for start, end, text in intervals
-        ]
+    for name, intervals in tiers:
+        entries = [(start / 1000, end / 1000, text) for start, end, text in intervals]
         grid.addTier(IntervalTier(name, entries or [(0, duration, "")], 0, duration))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "transcript.TextGrid"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from speechjepa.audio.files import AUDIO_SUFFIXES
-from speechjepa.errors import AudioError, ModelError
+from speechjepa.errors import AudioError, SpeechJepaError
 from speechjepa.inference.chunks import Chunk
 from speechjepa.inference.encoding import batch_samples, open_chunks
 from speechjepa.inference.output_folder import folder_in_the_way, prepare_folder
@@ -157,7 +157,7 @@ def _carry_out(
     try:
         result = hear(path, encoded=next(encodings))
         written = save(result, plan.outputs, recording=path)
-    except (AudioError, ModelError, OSError) as error:
+    except (SpeechJepaError, OSError) as error:
         return Outcome(path=path, status="failed", message=_reason(error))
     return Outcome(
         path=path,

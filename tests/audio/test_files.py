@@ -156,9 +156,14 @@ def test_more_channels_than_pyav_can_hold_as_planes_are_averaged(tmp_path) -> No
     np.testing.assert_array_equal(read_audio(tmp_path / "array.mkv"), read_audio(path))
 
 
-def test_samples_never_leave_one(tmp_path) -> None:
-    path = write(tmp_path / "hot.wav", 2.0 * tone(1.0), RATE, "FLOAT")
-    assert np.abs(read_audio(path)).max() <= 1.0
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_floats_above_full_scale_are_turned_down_and_not_cut(tmp_path, subtype) -> None:
+    hot = 6.0 * tone(1.0) / np.abs(tone(1.0)).max()
+    path = write(tmp_path / "hot.wav", hot, RATE, subtype)
+    assert np.allclose(read_audio(path), hot / 6.0, atol=1e-6)
+    assert np.allclose(read_audio(path, start=0.5), hot[RATE // 2 :] / 6.0, atol=1e-6)
+    write(path, 0.5 * hot / 6.0, RATE, subtype)  # as it was written where it is not too loud
+    assert np.allclose(read_audio(path), 0.5 * hot / 6.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -347,3 +352,102 @@ def test_a_stretch_outside_the_file_is_refused(tmp_path) -> None:
             refused(video, "is to be read from", start=start)
     # Manifests round their times.
     assert len(read_audio(path, start=1.0, duration=1.2)) == RATE
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [("a.mp3", "MPEG_LAYER_III"), ("a.ogg", "VORBIS"), ("a.opus", "OPUS"), ("a.flac", "PCM_16")],
+)
+def test_what_follows_the_declared_end_is_not_lost_in_silence(tmp_path, name, subtype) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * RATE).astype(np.float32)
+    format = "OGG" if name == "a.opus" else None
+    path = write(tmp_path / name, noise, RATE, subtype, format)
+    once = path.read_bytes()
+    assert len(read_audio(path)) == pytest.approx(5 * RATE, abs=RATE / 10)
+    path.write_bytes(once + once)
+    refused(path, r"goes on after the 5\.\d s that it declares: .*ffmpeg")
+    if name == "a.mp3":  # tags are no sound
+        ape = b"\0" * 90_000 + b"APETAGEX" + struct.pack("<IIII", 2000, 90_032, 1, 0) + b"\0" * 8
+        path.write_bytes(once + ape + b"TAG" + b"\0" * 125)
+        assert len(read_audio(path)) == pytest.approx(5 * RATE, abs=RATE / 10)
+
+
+def test_a_wav_longer_than_its_header_can_say_is_refused(tmp_path) -> None:
+    path = write(tmp_path / "a.wav", tone(4.0), RATE, "PCM_16")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    size = struct.unpack("<I", content[place : place + 4])[0]
+    content[place : place + 4] = struct.pack("<I", size // 4)
+    path.write_bytes(content)
+    refused(path, r"declares 1\.0 s of audio, but goes on for another 3\.0 s.*--ignore-length")
+    # Chunks, and zeros that fill a block, may stand behind the samples.
+    whole = bytearray(write(path, tone(4.0), RATE, "PCM_16").read_bytes())
+    for more in (b"LIST" + struct.pack("<I", 9001) + b"x" * 9002, bytes(8192)):
+        path.write_bytes(whole + more)
+        assert len(read_audio(path)) == 4 * RATE
+
+
+def test_flac_from_a_pipe_does_not_say_how_long_it_is(tmp_path) -> None:
+    path = write(tmp_path / "a.flac", tone(3.0), RATE, "PCM_16")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number of samples: 4 bits and 4 bytes
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert probe_audio(path).duration == pytest.approx(3.0)
+    assert np.allclose(read_audio(path), tone(3.0), atol=1e-4)
+
+
+def write_film(path: Path, starts: list[float], tracks: int = 1) -> Path:
+    """Write a film of 6 s whose sound, seconds of a tone, begins at each of `starts`."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        sounds = [
+            container.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(tracks)
+        ]
+        packets = []
+        for number in range(60):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 10)
+            packets += video.encode(picture)
+        packets += video.encode(None)
+        for sound in sounds:
+            for start in starts:
+                for first in range(0, RATE, 1600):
+                    wave = (tone(1.0)[None, first : first + 1600] * 32767).astype(np.int16)
+                    frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+                    frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                    frame.pts = round(start * RATE) + first
+                    packets += sound.encode(frame)
+            packets += sound.encode(None)
+        for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("name", "starts"), [("a.mkv", [2.0, 4.5]), ("a.mov", [2.0])])
+def test_sound_that_begins_late_or_has_a_gap_keeps_its_times(tmp_path, name, starts) -> None:
+    wave = read_audio(write_film(tmp_path / name, starts))
+    end = starts[-1] + 1.0
+    assert len(wave) == pytest.approx(end * RATE, abs=RATE / 50)
+    is_tone = np.zeros(len(wave), bool)
+    for start in starts:
+        is_tone[round(start * RATE) : round((start + 1.0) * RATE)] = True
+    assert np.abs(wave[~is_tone]).max() < 1e-3
+    assert np.allclose(wave[is_tone], np.tile(tone(1.0), len(starts)), atol=1e-2)
+    for start, duration in ((1.0, 1.5), (2.5, 3.0), (3.2, 0.5), (0.0, 1.5)):
+        if start + 0.5 < end:
+            part = read_audio(tmp_path / name, start=start, duration=min(duration, end - start))
+            first = round(start * RATE)
+            assert np.allclose(part, wave[first : first + len(part)], atol=1e-4)
+            assert len(part) == round(min(duration, end - start) * RATE)
+
+
+def test_of_several_tracks_it_is_said_that_one_is_heard(tmp_path, caplog) -> None:
+    path = write_film(tmp_path / "a.mov", [0.0], tracks=2)
+    for _ in range(2):
+        read_audio(path)
+    assert caplog.text.count("a.mov has 2 sound tracks, of which the first is heard") == 1

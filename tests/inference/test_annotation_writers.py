@@ -97,3 +97,17 @@ def test_a_damaged_document_is_named(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}"):
         read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["eaf", "TextGrid"])
+def test_odd_text_and_words_at_the_very_end_are_written(suffix, tmp_path):
+    spoken = result(
+        segment(0.5, 2.0, "from\x02 Word\x1b \ufffe"),
+        segment(5.0, 5.0, "1998"),
+        segment(5.0, 5.0, "1999"),
+        duration=5.0,
+    )
+    (path,) = write_result(spoken, [tmp_path / f"a.{suffix}"])
+    found = read_annotations(path)
+    assert [a.text for a in found][1:] == ["1998", "1999"]
+    assert found[-1].end == pytest.approx(5.002)
