@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechjepa.cli.check import add_column, columns_of
 
 if TYPE_CHECKING:
-    from speechjepa.inference.select import Selection
+    from speechjepa.data.utterance import Utterance
+    from speechjepa.inference.select import Selection, SelectOptions
 
 EPILOG = """\
-Writes two files: LABELS.txt, the ids, one per line; and LABELS.tsv, the same with paths and
-reasons, the most useful first. Once they are transcribed, `speechjepa run` learns from them and
-from every other transcript. data.labels=LABELS.txt restricts it to that list; the path is relative
-to the folder that the command is run in.
+Writes two files: LABELS.txt, the ids, one per line; and LABELS.tsv, the same with paths, times and
+reasons, the most useful first. Of long recordings stretches are proposed, NAME@START-STOP in
+milliseconds; --eaf DIR marks them in ELAN documents. Once they are transcribed, `speechjepa run`
+learns from them and from every other transcript. data.labels=LABELS.txt restricts it to that list;
+the path is relative to the folder that the command is run in.
 
   speechjepa select recordings/ --minutes 10 -o first.txt
+  speechjepa select recordings/ --minutes 10 -o first.txt --eaf to_transcribe
   speechjepa select corpus/train --minutes 30 --model runs/encoder -o next.txt
 """
 
@@ -47,6 +51,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="LABELS.txt",
         help="list of ids to write (default: labels.txt in the current folder)",
     )
+    parser.add_argument(
+        "--eaf",
+        type=Path,
+        metavar="DIR",
+        help="write an ELAN document for each long recording, in which what is proposed is marked",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(
         "--include-transcribed",
@@ -59,12 +69,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--min-seconds", type=float, default=1.0, help="shorter is left out (1)")
-    limits.add_argument("--max-seconds", type=float, default=15.0, help="longer is left out (15)")
+    limits.add_argument(
+        "--max-seconds",
+        type=float,
+        default=15.0,
+        help="longer recordings are proposed in stretches, divided where nobody speaks (15)",
+    )
     limits.add_argument("--seed", type=int, default=0, help="of the search for kinds of sound (0)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the lists; return 0."""
+    from speechjepa.data.findings import number
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
@@ -99,9 +115,11 @@ def run(args: argparse.Namespace) -> int:
             data_root=args.data_root,
         )
     ]
+    utterances = _divide(utterances, options, model.sample_rate)
     with audio_bar("listening", len(utterances)) as progress:
         found = select(model, utterances, options, progress=progress)
     _write(found, args.output, table)
+    marked = [] if args.eaf is None else _write_marks(found, args, utterances)
     for reason, names in found.left_out.items():
         print(f"left out, {reason}: {len(names)} (first: {names[0]})", file=sys.stderr)
         if reason.startswith("longer"):
@@ -119,7 +137,84 @@ def run(args: argparse.Namespace) -> int:
         f"data.labels={args.output} restricts it to this list",
         file=sys.stderr,
     )
+    if marked:
+        print(
+            f"{number(len(marked), 'ELAN document')}, the first {marked[0]}: type into what is "
+            "marked, and lay each beside its recording",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _divide(
+    utterances: Sequence[Utterance], options: SelectOptions, sample_rate: int
+) -> list[Utterance]:
+    """Replace long recordings without a transcript by the stretches of speech in them."""
+    from speechjepa.data.durations import seconds_of
+    from speechjepa.errors import AudioError
+    from speechjepa.inference.long_recordings import cut_where_nobody_speaks
+    from speechjepa.progress import track
+
+    long = {id(u) for u in utterances if u.text is None and seconds_of(u) > options.max_seconds}
+    divided: list[Utterance] = []
+    for utterance in track(utterances, "finding pauses", len(utterances)):
+        stretches: list[Utterance] = []
+        if id(utterance) in long:
+            try:
+                for stretch in cut_where_nobody_speaks(
+                    utterance, sample_rate=sample_rate, max_seconds=options.max_seconds
+                ):
+                    stretches.append(stretch)
+            except AudioError as error:
+                print(f"left out from there on: {error}", file=sys.stderr)
+        divided += stretches or [utterance]
+    return divided
+
+
+def _marks(found: Selection, utterances: Sequence[Utterance]) -> dict[Path, list[Utterance]]:
+    """Return the proposed stretches of each recording in which nothing is transcribed."""
+    transcribed = {u.audio_path for u in utterances if u.text}
+    marks: dict[Path, list[Utterance]] = {}
+    for choice in found.chosen:
+        utterance = choice.heard.utterance
+        is_stretch = utterance.duration is not None and "@" in utterance.id
+        if is_stretch and utterance.audio_path not in transcribed:
+            marks.setdefault(utterance.audio_path, []).append(utterance)
+    return marks
+
+
+def _write_marks(
+    found: Selection, args: argparse.Namespace, utterances: Sequence[Utterance]
+) -> list[Path]:
+    """Write an ELAN document for each recording with proposed stretches; return their paths."""
+    from speechjepa.errors import DataError
+    from speechjepa.inference.annotation_writers import eaf
+
+    documents: dict[Path, str] = {}
+    for recording, stretches in _marks(found, utterances).items():
+        path = args.eaf / _place_below(recording, args.data).with_suffix(".eaf")
+        if path in documents:
+            path = path.with_name(f"{recording.name}.eaf")
+        if path.exists() and not args.overwrite:
+            raise DataError("is there already; --overwrite replaces it", path=path)
+        segments = [
+            {"start": u.start, "end": u.start + (u.duration or 0.0), "text": ""}
+            for u in sorted(stretches, key=lambda u: u.start)
+        ]
+        documents[path] = eaf({"path": str(recording), "segments": segments})
+    for path, document in documents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(document, encoding="utf-8")
+    return list(documents)
+
+
+def _place_below(recording: Path, folders: Sequence[str]) -> Path:
+    """Return the path of a recording below the folder that it was found in, or its name."""
+    for folder in folders:
+        root = Path(folder).expanduser().resolve()
+        if recording.resolve().is_relative_to(root) and recording.resolve() != root:
+            return recording.resolve().relative_to(root)
+    return Path(recording.name)
 
 
 def _write(found: Selection, ids: Path, table: Path) -> None:

@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import soundfile
+from pympi.Elan import Eaf
 
 import speechjepa.inference.model
+from speechjepa.audio.voice import make_detector
 from speechjepa.cli.main import main
 from speechjepa.cli.surprise import FOR_SURPRISE, SPAN_SECONDS
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
+from speechjepa.inference import long_recordings
 from speechjepa.training.config import JepaConfig
 from speechjepa.workflow.recipe import build_recipe
 from tests.inference.test_surprise import RATE, jepa
@@ -81,10 +84,44 @@ def test_select_says_what_to_do_with_long_recordings(recordings, tmp_path, capsy
     common = ["select", str(recordings), "--model", "m", "--max-seconds", "2.5"]
     assert main([*common, "--minutes", "10", "-o", str(tmp_path / "a.txt")]) == 2
     complained = capsys.readouterr().err
-    assert "longer than 2.5 s: 1. --max-seconds N proposes longer" in complained
+    assert "longer than 2.5 s: 1. no pauses of speech are found" in complained
     assert ".eaf or .TextGrid" in complained
     assert main([*common, "--minutes", "0.1", "-o", str(tmp_path / "a.txt")]) == 0
     assert "--max-seconds N" in capsys.readouterr().err
+
+
+def test_long_recordings_are_proposed_in_stretches_marked_for_elan(
+    recordings, tmp_path, capsys, monkeypatch
+):
+    # Noise is no speech to Silero's detector: this one goes by the level.
+    monkeypatch.setattr(long_recordings, "make_detector", lambda name: make_detector("energy"))
+    rng = np.random.default_rng(1)
+    story = np.concatenate([rng.normal(0, 1e-4, RATE), rng.normal(0, 0.1, 2 * RATE)] * 8)
+    (recordings / "far").mkdir()
+    soundfile.write(recordings / "far" / "story.wav", story, RATE)
+    transcribe(recordings, *"012345")
+    out = tmp_path / "first.txt"
+    common = ["select", str(recordings), "--model", "m", "--minutes", "0.1", "-o", str(out)]
+    assert main([*common, "--eaf", str(tmp_path / "marks")]) == 0
+    assert "1 ELAN document, the first" in capsys.readouterr().err
+    names = out.read_text().split()
+    assert len(names) == 3 and all(name.startswith("far/story@") for name in names)
+    document = Eaf(str(tmp_path / "marks" / "far" / "story.eaf"), suppress_version_warning=True)
+    marked = sorted(document.get_annotation_data_for_tier("transcript"))
+    assert sorted(f"far/story@{start}-{stop}" for start, stop, _ in marked) == sorted(names)
+    assert all(start % 3000 == pytest.approx(900, abs=200) for start, *_ in marked)
+    # Filled in by hand, a little beside the marks, it is what the list names.
+    document.remove_all_annotations_from_tier("transcript")
+    for start, stop, _ in marked:
+        document.add_annotation("transcript", start - 120, stop + 80, "said")
+    path = recordings / "far" / "story.eaf"
+    document.to_file(str(path))
+    labelled = select_labels(read_corpus(str(recordings)), str(out), folder=recordings)
+    assert [u.text for u in labelled] == ["said"] * 3
+    # What is annotated already gets no document in place of its own.
+    assert main([*common, "--overwrite", "--eaf", str(recordings)]) == 0
+    assert "ELAN document" not in capsys.readouterr().err
+    assert "said" in path.read_text()
 
 
 def test_surprise_prints_a_table_and_writes_curves(recordings, tmp_path, capsys):
