@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from speechjepa.cli.check import add_column, columns_of
 from speechjepa.cli.run import add_run_options, perform
 from speechjepa.errors import ConfigError
 
@@ -55,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     evaluate.add_argument("data", nargs="*", metavar="DATA|key.sub=value", help="corpora")
     evaluate.add_argument("--model", metavar="MODEL", help="bundle folder, or a run's")
     evaluate.add_argument("--split", help="only this split of the corpora")
+    add_column(evaluate)
     evaluate.add_argument("--recipe", help="measure the run of this recipe instead")
     add_run_options(evaluate)
 
@@ -70,6 +72,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="bundle to start from, `shipped` or `fresh` (default: the shipped encoder if it fits)",
     )
+    add_column(parser)
     parser.add_argument("--preset", metavar="NAME", help="encoder: tiny (default), small, base")
     parser.add_argument("--encoder", choices=("native", "wav2vec2"), help="encoder type")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 0, or the recipe's")
@@ -101,6 +104,11 @@ def _from_recipe(args: argparse.Namespace, data: list[str], settings: list[str])
         raise ConfigError(f"the recipe says which data to use: leave out '{data[0]}'")
     _refuse(args, ("objective", "minutes", "init", "preset", "encoder"))
     _refuse(args, ("train", "labels", "dev", "language", "model", "split"))
+    if args.column:
+        raise ConfigError(
+            "--column and --recipe exclude each other; say `columns: {text: TIER}` of a corpus in "
+            "the recipe"
+        )
     if getattr(args, "seed", None) is not None:
         settings.append(f"seed={args.seed}")
     recipe = load_recipe(args.recipe, settings, args.data_root)
@@ -124,7 +132,7 @@ def _pretrain(args: argparse.Namespace, data: list[str], settings: list[str]) ->
         _recipe(
             args,
             settings,
-            data={"pool": [_located(text, args.data_root) for text in data]},
+            data={"pool": [_located(text, args) for text in data]},
             pretrain={key: value for key, value in section.items() if value is not None},
             finetune=None,
         ),
@@ -140,9 +148,9 @@ def _finetune(args: argparse.Namespace, settings: list[str]) -> int:
     if args.train is None:
         raise ConfigError("say where the transcripts are: speechjepa finetune --train DIR -o OUT")
     data = {
-        "train": _located(args.train, args.data_root),
+        "train": _located(args.train, args),
         "labels": parse_yaml(args.labels or "all", where="--labels"),
-        "dev": None if args.dev is None else _located(args.dev, args.data_root),
+        "dev": None if args.dev is None else _located(args.dev, args),
     }
     recipe = _recipe(args, settings, data=data, language=args.language, pretrain=None)
     status = perform(recipe, args, AFTER_FINETUNE)
@@ -165,11 +173,12 @@ def _recipe(args: argparse.Namespace, settings: list[str], **sections: Any) -> A
     return build_recipe(mapping, settings, args.data_root, where=f"speechjepa {args.command}")
 
 
-def _located(text: str, data_root: Path | None) -> str:
-    """Return where a corpus given on the command line is: here, or below the data root."""
-    if text.startswith("hf:") or (data_root is not None and not Path(text).exists()):
-        return text
-    return str(Path(text).resolve())
+def _located(text: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Return a corpus given on the command line: it is here, or below the data root."""
+    elsewhere = args.data_root is not None and not Path(text).exists()
+    if not text.startswith("hf:") and not elsewhere:
+        text = str(Path(text).resolve())
+    return {"location": text, "columns": columns_of(args) or None}
 
 
 def _say_bundle(status: int, bundle: Path) -> int:
@@ -195,7 +204,9 @@ def _evaluate(args: argparse.Namespace, data: list[str], settings: list[str]) ->
     utterances = [
         utterance
         for location in data
-        for utterance in read_corpus(location, split=args.split, data_root=args.data_root)
+        for utterance in read_corpus(
+            location, split=args.split, columns=columns_of(args), data_root=args.data_root
+        )
     ]
     found = evaluate(model, utterances, out_dir=args.run_dir)
     print(f"{found.results['num_utterances']} utterances: {rates_text(found.results)}")

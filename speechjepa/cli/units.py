@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechjepa.cli.check import add_column, columns_of
+
 if TYPE_CHECKING:
     from speechjepa.inference.units import UnitSequence
     from speechjepa.units.kmeans import Layer
@@ -59,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     fit.add_argument("--split", help="only this split of the data")
     fit.add_argument("--format", default="auto", help="format of the data (default: look at it)")
+    add_column(fit)
     fit.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     fit.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a folder")
     fit.add_argument("--overwrite", action="store_true", help="replace units that are there")
@@ -118,7 +121,11 @@ def _fit(args: argparse.Namespace) -> int:
         utterance
         for location in args.data
         for utterance in read_corpus(
-            location, format=args.format, split=args.split, data_root=args.data_root
+            location,
+            format=args.format,
+            split=args.split,
+            columns=columns_of(args),
+            data_root=args.data_root,
         )
     ]
     with audio_bar("listening", len(utterances)) as progress:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechjepa.cli.check import add_column, columns_of
+
 if TYPE_CHECKING:
     from speechjepa.inference.model import SpeechModel
     from speechjepa.inference.voice import Voice
@@ -83,6 +85,7 @@ def _add_fit(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     fit.add_argument("--seed", type=int, default=0, help="of the training (0)")
     fit.add_argument("--split", help="only this split of the data")
     fit.add_argument("--format", default="auto", help="format of the data (default: look at it)")
+    add_column(fit)
     fit.add_argument("--data-root", type=Path, help="folder that paths are relative to")
     fit.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a folder")
     fit.add_argument("--overwrite", action="store_true", help="replace a voice that is there")
@@ -122,7 +125,11 @@ def _fit(args: argparse.Namespace) -> int:
         utterance
         for location in args.data
         for utterance in read_corpus(
-            location, format=args.format, split=args.split, data_root=args.data_root
+            location,
+            format=args.format,
+            split=args.split,
+            columns=columns_of(args),
+            data_root=args.data_root,
         )
     ]
     utterances = of_speaker(found, args.speaker)

@@ -21,7 +21,7 @@ from speechjepa.models.ctc import CtcModel
 from speechjepa.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from speechjepa.text.languages import match_language, nearest_languages, standard_tag
 from speechjepa.text.normalize import TextConfig
-from speechjepa.text.vocabulary import BLANK, WORD_BOUNDARY, Vocabulary
+from speechjepa.text.vocabulary import BLANK, SPECIAL, WORD_BOUNDARY, Vocabulary
 
 FAMILIES = {
     "wav2vec2": "wav2vec2.",
@@ -350,6 +350,12 @@ def order_vocabulary(
     order = [blank, *(index for index in sorted(symbols) if index != blank)]
     names = [BLANK, *(symbols[index] for index in order[1:])]
     names = [WORD_BOUNDARY if name == " " else name for name in names]
+    long = [n for n in names if len(n) > 1 and not SPECIAL.fullmatch(n)]
+    if long:
+        raise ModelError(
+            f"{where}: {', '.join(map(repr, long[:5]))} are symbols of several characters, as "
+            "models of phones have; only models that write characters can be read"
+        )
     if WORD_BOUNDARY not in names:
         raise ModelError(f"{where}: has no word boundary {WORD_BOUNDARY!r}")
     try:

@@ -10,6 +10,8 @@ from speechjepa.errors import DataError
 
 BLANK = "<blank>"
 WORD_BOUNDARY = "|"
+SPECIAL = re.compile(r"<.+>|\[.+\]")
+"""Symbols that are never written: <unk>, [PAD]."""
 
 
 class Vocabulary:
@@ -36,7 +38,7 @@ class Vocabulary:
         self.word_boundary_id: int = self._ids[WORD_BOUNDARY]
         # The blank, and <unk>, </s>, [PAD] of published models: nothing that a text has.
         self.silent_ids: frozenset[int] = frozenset(
-            i for symbol, i in self._ids.items() if re.fullmatch(r"<.+>|\[.+\]", symbol)
+            i for symbol, i in self._ids.items() if SPECIAL.fullmatch(symbol)
         )
 
     @classmethod

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import speechjepa
 from speechjepa.cli import main as cli
@@ -316,3 +318,27 @@ def test_ctrl_c_before_any_stage_says_how_to_go_on_too(
     assert cli.main(arguments) == 130
     expected = f"stopped; continue with:\n  speechjepa run mboshi/asr_10min --data-root {tmp_path}"
     assert expected in capsys.readouterr().err
+
+
+def test_the_tier_of_a_folder_is_said_to_every_command_that_reads_one(tmp_path, capsys):
+    from pympi.Elan import Eaf
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(32000), 16000)
+    document = Eaf()
+    for tier in ("mdw", "ft"):
+        document.add_tier(tier)
+        document.add_annotation(tier, 0, 1000, tier)
+    document.to_file(str(tmp_path / "a.eaf"))
+    folder, out = str(tmp_path), str(tmp_path / "out")
+    shipped = ["--model", "shipped"]
+    for command in (
+        ["evaluate", folder, *shipped],
+        ["pretrain", folder, "-o", out, "--minutes", "0.01"],
+        ["finetune", "--train", folder, "-o", out],
+        ["units", "fit", folder, *shipped, "-o", out],
+        ["select", folder, "--minutes", "1", "-o", str(tmp_path / "first.txt")],
+    ):
+        assert cli.main(command) == 2, command
+        assert "has the tiers mdw, ft" in capsys.readouterr().err, command
+        cli.main([*command, "--column", "text=nowhere"])
+        assert "no tier 'nowhere'; it has" in capsys.readouterr().err, command

@@ -394,3 +394,10 @@ def test_what_transformers_saves_by_itself_is_read(tmp_path):
         ours, _ = bundle.ctc(waveform, torch.tensor([16000]))
     order = [4, *(n for n in range(7) if n != 4)]
     assert torch.allclose(theirs[..., order], ours, atol=1e-5)
+
+
+def test_a_model_that_writes_phones_of_several_letters_is_refused(tmp_path):
+    model = published(next(iter(KINDS)), vocab_size=len(LETTERS) + 2)
+    folder = stored(model, tmp_path, [*LETTERS, "t\u0283", "a\u026a"])
+    with pytest.raises(ModelError, match=r"'t\u0283', 'a\u026a' are symbols of several characters"):
+        load_bundle(folder)
