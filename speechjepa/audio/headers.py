@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import soundfile
 
 from speechjepa.errors import AudioError
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.1
 """How much audio a header may promise beyond what is there (seconds)."""
@@ -75,29 +79,46 @@ def _refuse_truncated_wav(path: Path, handle: IO[bytes], size: int) -> None:
                 )
             after = position + length + (length & 1)
             more = (size - after) / bytes_per_second if bytes_per_second else 0.0
-            if 0 < length < UNKNOWN_LENGTH and more > TOLERANCE and not _are_chunks(handle, after):
-                raise AudioError(
-                    path,
-                    f"declares {length / bytes_per_second:.1f} s of audio, but goes on for another"
-                    f" {more:.1f} s; the sizes in a WAV file end at 4 GB.",
-                    "Repair the header, for example with `sox --ignore-length IN.wav OUT.wav`.",
-                )
+            if 0 < length < UNKNOWN_LENGTH and more > TOLERANCE:
+                _look_behind(path, handle, after, length / bytes_per_second, more)
             return
         position += length + (length & 1)
 
 
+def _look_behind(path: Path, handle: IO[bytes], after: int, seconds: float, more: float) -> None:
+    """Refuse a WAV file beyond 4 GB, whose sizes begin at 0 again; say what else is not read.
+
+    Args:
+        path: The file.
+        handle: It, open.
+        after: Where its samples end, says its header (bytes).
+        seconds: How long they last, says its header.
+        more: How long what follows would last.
+    """
+    told = f"declares {seconds:.1f} s of audio, but goes on for another {more:.1f} s"
+    repair = "Repair the header, for example with `sox --ignore-length IN.wav OUT.wav`."
+    if os.fstat(handle.fileno()).st_size >= 1 << 32:
+        raise AudioError(path, f"{told}: the sizes in a WAV file end at 4 GB.", repair)
+    if not any(_are_chunks(handle, place) for place in (after, after - 1)):
+        _tell_behind(f"{path} {told}, which is not read. If that is sound: {repair}")
+
+
+@lru_cache(maxsize=256)
+def _tell_behind(message: str) -> None:
+    logger.warning(message)
+
+
 def _are_chunks(handle: IO[bytes], position: int) -> bool:
-    """Return whether RIFF chunks, or nothing but zeros, stand from here to the end of the file."""
+    """Return whether chunks or tags stand here, and then nothing else but zeros."""
     size = os.fstat(handle.fileno()).st_size
-    start = position
     while position + 8 <= size:
         name, length = struct.unpack("<4sI", os.pread(handle.fileno(), 8, position))
+        if name[:3] in (b"ID3", b"TAG"):
+            return True
         if not name.isascii() or not name.decode("ascii").isprintable():
-            break
+            return not any(os.pread(handle.fileno(), 1 << 20, position))
         position += 8 + length + (length & 1)
-    if position >= size - 8 and position <= size + 1:
-        return True
-    return not any(os.pread(handle.fileno(), 1 << 20, start))
+    return position <= size + 1 or size - position < 8
 
 
 def refuse_shorter_than_declared(path: Path, handle: IO[bytes], sound: soundfile.SoundFile) -> None:
@@ -117,10 +138,33 @@ def refuse_shorter_than_declared(path: Path, handle: IO[bytes], sound: soundfile
 
 
 def tag_bytes(handle: IO[bytes], size: int) -> int:
-    """Return how many bytes of tags stand at the end of a file: ID3v1's, and APE's before it."""
-    tags = 128 if os.pread(handle.fileno(), 3, max(0, size - 128)) == b"TAG" else 0
-    footer = os.pread(handle.fileno(), 32, max(0, size - tags - 32))
-    if footer[:8] == b"APETAGEX":
-        (length,) = struct.unpack("<I", footer[12:16])
-        tags += length + 32
-    return tags
+    """Return how many bytes at the end of a file are tags (ID3, APE, Lyrics3) or zeros."""
+    end = size
+    while end > 0:
+        last = _last_tag(handle, end)
+        if not last:
+            break
+        end -= last
+    return size - max(0, end)
+
+
+def _last_tag(handle: IO[bytes], end: int) -> int:
+    """Return how long the tag is that ends here, or how many zeros do; 0 if neither."""
+
+    def before(count: int, offset: int = 0) -> bytes:
+        return os.pread(handle.fileno(), count, max(0, end - count - offset))
+
+    if before(128)[:3] == b"TAG":
+        return 128
+    if before(32)[:8] == b"APETAGEX":
+        return int(struct.unpack("<I", before(32)[12:16])[0]) + 32
+    if before(10)[:3] == b"3DI":
+        size = 0
+        for byte in before(4):  # seven bits each
+            size = size << 7 | byte & 0x7F
+        return size + 20
+    if before(9) == b"LYRICS200" and before(6, 9).isdigit():
+        return int(before(6, 9)) + 15
+    block = before(1 << 16)
+    zeros = len(block) - len(block.rstrip(b"\0"))
+    return zeros if zeros >= 128 else 0

@@ -80,7 +80,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Write the lists; return 0."""
-    from speechjepa.data.findings import number
     from speechjepa.data.readers import read_corpus
     from speechjepa.errors import ConfigError, DataError
     from speechjepa.inference.model import load
@@ -137,13 +136,27 @@ def run(args: argparse.Namespace) -> int:
         f"data.labels={args.output} restricts it to this list",
         file=sys.stderr,
     )
+    if args.eaf is not None:
+        _say_marked(marked, found, table)
+    return 0
+
+
+def _say_marked(marked: Sequence[Path], found: Selection, table: Path) -> None:
+    """Say on stderr which ELAN documents were written, and what has none."""
+    from speechjepa.data.findings import number
+
     if marked:
         print(
             f"{number(len(marked), 'ELAN document')}, the first {marked[0]}: type into what is "
             "marked, and lay each beside its recording",
             file=sys.stderr,
         )
-    return 0
+    if len(marked) < len({choice.heard.utterance.audio_path for choice in found.chosen}):
+        print(
+            "short recordings, and those that have a transcript, get no such document; times are "
+            f"in {table}",
+            file=sys.stderr,
+        )
 
 
 def _divide(

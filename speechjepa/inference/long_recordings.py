@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from speechjepa.audio.files import stream_audio
 from speechjepa.audio.voice import make_detector
+from speechjepa.data.labels import STRETCH
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import AudioError
 from speechjepa.inference.chunks import ChunkConfig, speech_chunks
@@ -131,9 +132,11 @@ def cut_where_nobody_speaks(
 def _stretch(recording: Utterance, start: float, stop: float) -> Utterance:
     """Return what lies between two times of a recording (seconds from where it starts)."""
     first, last = (round(1000 * (recording.start + seconds)) for seconds in (start, stop))
+    whole, _, place = recording.id.rpartition("@")  # a gap between transcripts has times in its id
+    name = whole if STRETCH.fullmatch(place) else recording.id
     return replace(
         recording,
-        id=f"{recording.id}@{first}-{last}",
+        id=f"{name}@{first}-{last}",
         start=recording.start + start,
         duration=stop - start,
     )

@@ -6,6 +6,7 @@ Wav2Vec2, XLS-R, MMS (one language at a time), HuBERT, WavLM and data2vec-audio;
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def read_published(folder: str | Path, language: str | None = None) -> Bundle:
     bundle = Bundle(encoder=encoder, path=folder)
     bundle.training = {"published": {"model_type": family, "name": folder.name}}
     if "lm_head.weight" in tensors:
-        ids = _symbols(folder, language)
+        ids = _symbols(folder, language, rows=len(tensors["lm_head.weight"]))
         blank = settings.get("pad_token_id", 0)
         add_head(bundle, tensors, order_vocabulary(ids, blank, folder / "vocab.json"), folder)
         bundle.languages = () if language is None else (standard_tag(language) or language,)
@@ -323,8 +324,8 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     return (read_json(whole).get("feature_extractor") or {}) if whole.exists() else {}
 
 
-def _symbols(folder: Path, language: str | None) -> dict[str, int]:
-    """Return {symbol: row of the head} of the language."""
+def _symbols(folder: Path, language: str | None, *, rows: int) -> dict[str, int]:
+    """Return {symbol: row of the head, which has `rows`} of the language."""
     path = folder / "vocab.json"
     if not path.exists():
         raise ModelError(f"{folder}: has a CTC head, but no vocab.json that says what it writes")
@@ -333,7 +334,8 @@ def _symbols(folder: Path, language: str | None) -> dict[str, int]:
     if known:
         return ids[find_language(folder, language, known)]
     added = folder / "added_tokens.json"  # <s> and </s>, for which the head may have rows
-    return {**(read_json(added) if added.exists() else {}), **ids}
+    more = read_json(added) if added.exists() else {}
+    return {**{s: row for s, row in more.items() if type(row) is int and row < rows}, **ids}
 
 
 def order_vocabulary(
@@ -350,7 +352,7 @@ def order_vocabulary(
     order = [blank, *(index for index in sorted(symbols) if index != blank)]
     names = [BLANK, *(symbols[index] for index in order[1:])]
     names = [WORD_BOUNDARY if name == " " else name for name in names]
-    long = [n for n in names if len(n) > 1 and not SPECIAL.fullmatch(n)]
+    long = [n for n in names if len(_letters(n)) > 1 and not SPECIAL.fullmatch(n)]
     if long:
         raise ModelError(
             f"{where}: {', '.join(map(repr, long[:5]))} are symbols of several characters, as "
@@ -362,6 +364,11 @@ def order_vocabulary(
         return Vocabulary(names), order
     except DataError as error:
         raise ModelError(f"{where}: {error}") from error
+
+
+def _letters(symbol: str) -> str:
+    """Return a symbol without its combining marks: an accented letter is one letter."""
+    return "".join(c for c in unicodedata.normalize("NFD", symbol) if not unicodedata.combining(c))
 
 
 def _text(vocabulary: Vocabulary) -> TextConfig:

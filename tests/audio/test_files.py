@@ -366,25 +366,47 @@ def test_what_follows_the_declared_end_is_not_lost_in_silence(tmp_path, name, su
     assert len(read_audio(path)) == pytest.approx(5 * RATE, abs=RATE / 10)
     path.write_bytes(once + once)
     refused(path, r"goes on after the 5\.\d s that it declares: .*ffmpeg")
-    if name == "a.mp3":  # tags are no sound
-        ape = b"\0" * 90_000 + b"APETAGEX" + struct.pack("<IIII", 2000, 90_032, 1, 0) + b"\0" * 8
-        path.write_bytes(once + ape + b"TAG" + b"\0" * 125)
+    # Tags and zeros are no sound.
+    path.write_bytes(once + bytes(70_000))
+    assert len(read_audio(path)) == pytest.approx(5 * RATE, abs=RATE / 10)
+    if name == "a.mp3":
+        jpeg = np.random.default_rng(0).bytes(90_000)
+        ape = jpeg + b"APETAGEX" + struct.pack("<IIII", 2000, 90_032, 1, 0) + bytes(8)
+        lyrics = b"LYRICSBEGIN" + b"x" * 60_000 + b"060011LYRICS200"
+        path.write_bytes(once + ape + lyrics + b"TAG" + bytes(125))
         assert len(read_audio(path)) == pytest.approx(5 * RATE, abs=RATE / 10)
 
 
-def test_a_wav_longer_than_its_header_can_say_is_refused(tmp_path) -> None:
+def test_a_wav_longer_than_its_header_can_say_is_refused(tmp_path, caplog) -> None:
     path = write(tmp_path / "a.wav", tone(4.0), RATE, "PCM_16")
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
     size = struct.unpack("<I", content[place : place + 4])[0]
     content[place : place + 4] = struct.pack("<I", size // 4)
     path.write_bytes(content)
-    refused(path, r"declares 1\.0 s of audio, but goes on for another 3\.0 s.*--ignore-length")
-    # Chunks, and zeros that fill a block, may stand behind the samples.
+    for _ in range(2):
+        assert len(read_audio(path)) == RATE
+    assert caplog.text.count("declares 1.0 s of audio, but goes on for another 3.0 s") == 1
+    with open(path, "r+b") as handle:  # takes no room on the disk
+        handle.truncate((1 << 32) + 1000)
+    refused(path, "sizes in a WAV file end at 4 GB.*--ignore-length")
+    # Chunks, with a pad byte or without, zeros that fill a block, and tags may stand behind.
+    caplog.clear()
+    chunk = b"iXML" + struct.pack("<I", 9001) + b"x" * 9002
     whole = bytearray(write(path, tone(4.0), RATE, "PCM_16").read_bytes())
-    for more in (b"LIST" + struct.pack("<I", 9001) + b"x" * 9002, bytes(8192)):
-        path.write_bytes(whole + more)
-        assert len(read_audio(path)) == 4 * RATE
+    odd = bytearray(write(path, tone(4.0)[:-1], RATE, "PCM_U8").read_bytes())
+    assert len(odd) % 2 == 0  # libsndfile pads
+    for content in (
+        whole + chunk,
+        whole + bytes(8192),
+        whole + chunk + bytes(999),
+        odd[:-1] + chunk,
+    ):
+        path.write_bytes(content)
+        assert len(read_audio(path)) in (4 * RATE, 4 * RATE - 1)
+    path.write_bytes(whole + b"ID3\4" + np.random.default_rng(0).bytes(9000))
+    assert len(read_audio(path)) == 4 * RATE
+    assert caplog.text == ""
 
 
 def test_flac_from_a_pipe_does_not_say_how_long_it_is(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Self-training: what is recognised, how sure it is, and what the next model learns from."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,12 @@ def test_labels_of_a_folder_have_their_share_too(tmp_path) -> None:
     config = SelfTrainingConfig(keep=1.0, label_share=0.5)
     ids = [u.id for u in training_set([true, gone], heard, config)]
     assert ids == ["true", "gone", "true#1", "gone#1", "true#2", "gone#2", "a"]
+
+
+def test_a_stretch_of_a_gap_is_named_after_the_recording(tmp_path) -> None:
+    path = write(tmp_path / "story.wav", synthesize("_" * 100 + "ab" + "_" * 200))
+    gap = Utterance(id="far/story@5000-end", audio_path=path, start=5.0)
+    (found,) = pseudo_label(ToneModel(), [gap])
+    name, _, place = found.utterance.id.partition("@")
+    assert name == "far/story" and re.fullmatch(r"\d+-\d+", place)
+    assert int(place.partition("-")[0]) == pytest.approx(9800, abs=30)

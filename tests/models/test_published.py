@@ -401,3 +401,10 @@ def test_a_model_that_writes_phones_of_several_letters_is_refused(tmp_path):
     folder = stored(model, tmp_path, [*LETTERS, "t\u0283", "a\u026a"])
     with pytest.raises(ModelError, match=r"'t\u0283', 'a\u026a' are symbols of several characters"):
         load_bundle(folder)
+
+
+def test_added_tokens_without_rows_in_the_head_and_accented_letters_are_no_obstacle(tmp_path):
+    model = published(next(iter(KINDS)), vocab_size=len(LETTERS) + 1)
+    folder = stored(model, tmp_path, [*LETTERS, "\u025b\u0303"])
+    (folder / "added_tokens.json").write_text(json.dumps({"[X]": len(LETTERS) + 1}))
+    assert "\u025b\u0303" in load_bundle(folder).vocabulary.symbols

@@ -48,7 +48,7 @@ def read_audiofolder(location: Path, options: ReadOptions) -> list[Utterance]:
     utterances: list[Utterance] = []
     for path in files:
         utterances.extend(_read_metadata(path, options))
-    if location.is_dir():
+    if location.is_dir() and options.split is None:
         options.tell(_unlisted(location, files, utterances))
     tried = [path.parent for path in files]
     return finish(utterances, location, tried + [options.data_root or tried[0]])

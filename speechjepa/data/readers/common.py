@@ -25,9 +25,9 @@ SPLIT_NAMES = frozenset("train training dev devel validation valid val test test
 FIELDS: dict[str, tuple[str, ...]] = {
     "audio": ("audio_filepath", "file_name", "audio", "path", "file", "filename", "audio_path"),
     "id": ("id",),
-    "start": ("start", "offset", "start_time"),
+    "start": ("start", "offset"),
     "duration": ("duration",),
-    "end": ("end", "stop", "end_time"),
+    "end": ("end",),
     "text": ("text", "transcription", "transcript", "sentence"),
     "speaker": ("speaker", "speaker_id", "client_id"),
     "language": ("lang", "language", "locale"),
@@ -238,8 +238,8 @@ def _duration(
 ) -> float | None:
     """Return how long a row's stretch is: as given, or up to its end; None = all that follows."""
     given = number(row, chosen.get("duration"), path, line)
-    end = number(row, chosen.get("end"), path, line)
-    if given is not None or end is None:
+    end = number(row, chosen.get("end"), path, line) if given is None else None
+    if end is None:
         return given
     if end <= start:
         raise DataError(
