@@ -116,16 +116,24 @@ def copies_beside(
     for name in recordings:
         same[_key(name, stem=True)].append(name)
     copies: dict[str, str] = {}
-    for names in same.values():
+    for names in (names for names in same.values() if len(names) > 1):
         kept: dict[bytes, str] = {}
         for name in sorted((n for n in names if n in beside), key=_worth):
-            said = beside[name][0].read_bytes()
+            said = _content(beside[name][0])
             if kept.setdefault(said, name) != name:
                 copies[name] = kept[said]
         if kept:
             first = next(iter(kept.values()))
             copies |= dict.fromkeys((n for n in names if n not in beside), first)
     return copies
+
+
+def _content(path: Path) -> bytes:
+    """Return what a transcript holds; what cannot be read is like no other, and said elsewhere."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return str(path).encode(errors="surrogateescape")
 
 
 def _worth(name: str) -> tuple[int, str]:
