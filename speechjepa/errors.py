@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 
 class SpeechJepaError(Exception):
@@ -44,6 +45,8 @@ class AudioError(SpeechJepaError):
         super().__init__(f"{path}: {reason}" + (f" {advice}" if advice else ""))
         self.path = path
         self.reason = reason
+        self.heard: dict[str, Any] | None = None
+        """What `transcribe` wrote of it before the damage; None = nothing."""
 
 
 class ModelError(SpeechJepaError):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from speechjepa.audio.voice import VADS, DetectorName
-from speechjepa.errors import ConfigError
+from speechjepa.errors import AudioError, ConfigError
 from speechjepa.inference.align import align_words
 from speechjepa.inference.confidence import calibrate, stored_map
 from speechjepa.inference.decoding import Choices, Decoder, Search, make_decoder
@@ -159,7 +159,7 @@ def transcribe(
         "alternatives": [{"text", "score"}], the score a log-probability (nats).
 
     Raises:
-        AudioError: The file cannot be read.
+        AudioError: The file cannot be read; its `heard` is what was written before the damage.
         ModelError: The model has no CTC head, does not know the language, or has no language model
             although beam search was asked for.
     """
@@ -175,19 +175,29 @@ def transcribe(
 
     if encoded is None:
         encoded = encode_blocks(model, read_blocks(model, path, config), config)
-    segments = []
-    for segment in _segments(model, encoded, config, note_progress):
-        segments.append(segment)
-        if on_segment is not None:
-            on_segment(segment)
-    heard = {} if language.probability is None else {"language_probability": language.probability}
-    return {
-        "text": " ".join(segment["text"] for segment in segments),
-        "language": language.code,
-        **heard,
-        "duration": duration,
-        "segments": segments,
-    }
+    segments: list[dict[str, Any]] = []
+
+    def result() -> dict[str, Any]:
+        sure = (
+            {} if language.probability is None else {"language_probability": language.probability}
+        )
+        return {
+            "text": " ".join(segment["text"] for segment in segments),
+            "language": language.code,
+            **sure,
+            "duration": duration,
+            "segments": segments,
+        }
+
+    try:
+        for segment in _segments(model, encoded, config, note_progress):
+            segments.append(segment)
+            if on_segment is not None:
+                on_segment(segment)
+    except AudioError as error:
+        error.heard = result() if segments else None
+        raise
+    return result()
 
 
 def iter_segments(

@@ -158,7 +158,7 @@ def _carry_out(
         result = hear(path, encoded=next(encodings))
         written = save(result, plan.outputs, recording=path)
     except (SpeechJepaError, OSError) as error:
-        return Outcome(path=path, status="failed", message=_reason(error))
+        return _failed(plan, error, save)
     return Outcome(
         path=path,
         status="done",
@@ -167,6 +167,22 @@ def _carry_out(
         written=tuple(written),
         seconds=perf_counter() - started,
     )
+
+
+def _failed(
+    plan: _Plan, error: SpeechJepaError | OSError, save: Callable[..., list[Path]]
+) -> Outcome:
+    """Say why, and keep what was heard of a damaged recording before the damage."""
+    path, message = plan.recording.path, _reason(error)
+    written: list[Path] = []
+    if isinstance(error, AudioError) and error.heard is not None and plan.outputs:
+        try:
+            written = save(error.heard, plan.outputs, recording=path)
+        except OSError as other:
+            message += f" {_reason(other)}"
+    if written:
+        message += f" What comes before is in {', '.join(map(str, written))}."
+    return Outcome(path=path, status="failed", message=message, written=tuple(written))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,3 +135,13 @@ def test_long_subtitles_are_divided_although_words_were_not_asked_for(tmp_path):
     assert len(outcome.result["segments"]) == 1
     assert (tmp_path / "a.srt").read_text().count("-->") == 2
     assert '"words"' not in (tmp_path / "a.json").read_text()
+
+
+def test_what_is_heard_before_the_damage_is_written(tmp_path):
+    path = write(tmp_path / "story.flac", synthesize("ab" + "_" * 800 + "cd" + "_" * 800))
+    path.write_bytes(path.read_bytes()[:-3000])
+    (outcome,) = transcribe_files(ToneModel(), [path], output_dir=tmp_path / "out", formats=["txt"])
+    assert outcome.status == "failed" and outcome.result is None
+    assert "is damaged" in outcome.message and "What comes before is in" in outcome.message
+    assert outcome.written == (tmp_path / "out" / "story.txt",)
+    assert (tmp_path / "out" / "story.txt").read_text().split() == ["ab"]
