@@ -13,8 +13,6 @@ import pytest
 import torch
 
 from speechjepa.data.batches import Batch
-from speechjepa.data.cache import build_cache
-from speechjepa.data.utterance import RECOGNISED
 from speechjepa.errors import CollapseError, DataError
 from speechjepa.models.bundle import Bundle, build_encoder, load_bundle, save_bundle
 from speechjepa.models.ctc import CtcModel
@@ -24,7 +22,6 @@ from speechjepa.training import finetune as finetuning
 from speechjepa.training import head_module
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
-from speechjepa.training.labelled import LabelledItems, transcript
 from speechjepa.training.schedule import Budget
 from tests.training.corpus import SMALL, make_corpus
 
@@ -383,23 +380,3 @@ def test_a_bundle_that_cannot_be_written_leaves_the_last_checkpoint(tmp_path, mo
     assert load_bundle(run(tmp_path, CONFIG)).training["finetune"]["steps"] == 6
     assert steps == []
     assert not list((tmp_path / "run" / "checkpoints").glob("last*"))
-
-
-def test_what_a_model_wrote_is_not_normalised_again(tmp_path):
-    train = make_corpus(tmp_path / "audio")[:2]
-    train[0] = replace(train[0], text="ab")
-    train[1] = replace(train[1], text="ab", extra={RECOGNISED: "teacher"})
-    chained = TextConfig(replacements={"a": "b", "b": "c"})
-    assert [transcript(u, chained) for u in train] == ["bc", "ab"]
-    items = LabelledItems(build_cache(train, tmp_path / "cache"), chained)
-    assert items.texts == ["bc", "ab"]
-
-
-def test_an_utterance_that_no_speed_makes_too_short_is_kept_and_others_are_not(tmp_path):
-    # 1.2 s have 30 frames, doubled to 60; at 1.5 times the speed 40.
-    corpus = make_corpus(tmp_path / "audio")
-    train = [replace(corpus[0], text="ab" * 19), replace(corpus[1], text="ab" * 21)]
-    config = replace(CONFIG, max_steps=40, speed_perturbation=0.5)
-    run(tmp_path, config, train=train, dev=[])
-    assert "001 is left out" in findings(tmp_path / "run")["label_longer_than_frames"]
-    assert "000 is left out" not in (tmp_path / "run" / "doctor.jsonl").read_text()
