@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,8 @@ class Gate:
     def finish(self) -> Iterator[Passed]:
         """Yield what the end of the stream lets pass: a word that was cut off may be there."""
         if self._detector is not None and not self._is_open:
-            probabilities = self._detector.finish()
+            rest = self._detector.push(self._step.numpy())  # less than a step was not judged yet
+            probabilities = np.concatenate([rest, self._detector.finish()])
             if len(probabilities) and probabilities.max() >= ENTER:
                 yield self._open()
 

@@ -91,7 +91,7 @@ def refusal(headers: Headers, allowed_hosts: tuple[str, ...]) -> str | None:
             "`speechjepa serve --allow_host NAME` lets it be"
         )
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _netloc(origin) != host.lower():
         return f"pages of {origin[:100]} may not use this server"
     return None
 
@@ -103,6 +103,13 @@ def loopback_names(host: str) -> tuple[str, ...]:
     except ValueError:
         is_loopback = host == "localhost"
     return ("localhost", "127.0.0.1", "::1", host) if is_loopback else ()
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket that is not closed
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -83,7 +83,21 @@ def run_recipe(
                 raise ConfigError(
                     f"{stage.name} needs {run_dir / absent[0]}; run the stage {name} first"
                 )
+    _refuse_own_start(recipe, run_dir, [stage.name for stage in stages])
     return run_stages(stages, run_dir, redo=redo, begin=plan.begin)
+
+
+def _refuse_own_start(recipe: Recipe, run_dir: Path, stages: Sequence[str]) -> None:
+    """Refuse an `init` that one of the stages would move out of its way before it is read."""
+    if recipe.init is None or not recipe.init.resolve().is_relative_to(run_dir):
+        return
+    start = starting_bundle(recipe)
+    for name in stages:
+        if start is not None and start.resolve().is_relative_to(run_dir / name):
+            raise ConfigError(
+                f"`init` is {start}, which this run would write anew; give it a folder of its own "
+                "with -o"
+            )
 
 
 def default_run_dir(recipe: Recipe) -> Path:

@@ -62,6 +62,14 @@ def test_speech_passes_with_what_is_around_it_however_the_stream_is_cut(size):
     )
 
 
+def test_a_word_that_the_end_cuts_off_passes_though_its_step_is_not_full():
+    word = np.full(STEP - 100, 0.5, np.float32)
+    heard, _ = passed(
+        Gate(LoudIsSpeech(), RATE), np.concatenate([np.zeros(STEP * 8, np.float32), word]), 1000
+    )
+    assert torch.equal(heard[-len(word) :], torch.from_numpy(word))
+
+
 def test_times_are_those_of_the_stream():
     recording = np.concatenate([noise(3), synthesize("abc"), noise(4), synthesize("gh"), noise(2)])
     gate = Gate(LoudIsSpeech(), RATE)

@@ -223,7 +223,12 @@ def test_what_is_not_http_is_no_harm(server, junk):
 def test_pages_of_other_sites_may_not_use_it(server):
     url = "/v1/audio/transcriptions"
     files = {"file": ("a.wav", wav("abc"))}
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://[::1",
+        f"http://127.0.0.1:{server.port + 1}",
+    ):
         answer = server.client.post(url, files=files, headers={"Origin": origin})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
         assert "access-control-allow-origin" not in answer.headers

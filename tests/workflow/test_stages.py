@@ -281,6 +281,18 @@ def test_a_missing_file_stops_the_run_before_training(
     assert not trainings.calls
 
 
+def test_a_run_that_would_write_over_its_own_start_is_refused_before_anything_is_moved(
+    root: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    run_dir = tmp_path / "run"
+    run_recipe(recipe(root), run_dir)
+    before = sorted(path.name for path in run_dir.iterdir())
+    again = recipe(root, "pretrain=null", f"init={run_dir / 'finetune'}", "finetune.seed=7")
+    with pytest.raises(ConfigError, match="which this run would write anew"):
+        run_recipe(again, run_dir)
+    assert sorted(path.name for path in run_dir.iterdir()) == before
+
+
 def test_a_stage_alone_says_what_it_is_missing(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run the stage pretrain first"):
         run_recipe(recipe(root), tmp_path / "run", only=("finetune", "evaluate", "report"))
