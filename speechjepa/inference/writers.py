@@ -123,7 +123,7 @@ def subtitle_cues(result: dict[str, Any]) -> list[Cue]:
         words = segment.get("words")
         if words:
             cues += _divide(words)
-        else:
+        elif segment["text"].strip():  # a translation may have found nothing
             cues.append(Cue(start=segment["start"], end=segment["end"], text=segment["text"]))
     # Rounded down, so that no time is beyond the file when it is written in milliseconds.
     end_of_audio = math.floor(result["duration"] * 1000) / 1000

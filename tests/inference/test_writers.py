@@ -55,6 +55,12 @@ def test_srt_numbers_its_cues_and_marks_decimals_with_a_comma():
     )
 
 
+def test_a_segment_of_which_nothing_was_written_is_no_subtitle():
+    segments = [{"start": 0.0, "end": 1.0, "text": ""}, {"start": 1.0, "end": 2.0, "text": "ba"}]
+    cues = subtitle_cues({"segments": segments, "duration": 2.0})
+    assert [(cue.start, cue.end, cue.text) for cue in cues] == [(1.0, 2.0, "ba")]
+
+
 def test_vtt_escapes_what_would_be_markup():
     assert format_result(TWO, "vtt") == (
         "WEBVTT\n\n00:00:00.500 --> 00:00:02.250\nmbote na yo\n\n"
