@@ -27,7 +27,12 @@ from speechjepa.workflow.recipe import Recipe, save_recipe
 from speechjepa.workflow.run import Stage, StageState, digest, forget_stage, run_stages
 from speechjepa.workflow.self_training import FOLDER as SELF_TRAINING
 from speechjepa.workflow.self_training import self_training_stage
-from speechjepa.workflow.start import describe_start, start_fingerprint, starting_bundle
+from speechjepa.workflow.start import (
+    describe_start,
+    refuse_own_start,
+    start_fingerprint,
+    starting_bundle,
+)
 from speechjepa.workflow.translation import STAGES as TRANSLATION_STAGES
 from speechjepa.workflow.translation import TranslationPlan
 from speechjepa.workflow.translation_language_model import (
@@ -83,21 +88,8 @@ def run_recipe(
                 raise ConfigError(
                     f"{stage.name} needs {run_dir / absent[0]}; run the stage {name} first"
                 )
-    _refuse_own_start(recipe, run_dir, [stage.name for stage in stages])
+    refuse_own_start(recipe, run_dir, [stage.name for stage in stages])
     return run_stages(stages, run_dir, redo=redo, begin=plan.begin)
-
-
-def _refuse_own_start(recipe: Recipe, run_dir: Path, stages: Sequence[str]) -> None:
-    """Refuse an `init` that one of the stages would move out of its way before it is read."""
-    if recipe.init is None or not recipe.init.resolve().is_relative_to(run_dir):
-        return
-    start = starting_bundle(recipe)
-    for name in stages:
-        if start is not None and start.resolve().is_relative_to(run_dir / name):
-            raise ConfigError(
-                f"`init` is {start}, which this run would write anew; give it a folder of its own "
-                "with -o"
-            )
 
 
 def default_run_dir(recipe: Recipe) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         f"`init` must be a model, or a run folder with one, or shipped or fresh, but {init} "
         "holds none (what is on the hub is fetched by `speechjepa convert OWNER/NAME FOLDER`)"
     )
+
+
+def refuse_own_start(recipe: Recipe, run_dir: Path, stages: Sequence[str]) -> None:
+    """Refuse an `init` that one of the stages would move out of its way before it is read.
+
+    Raises:
+        ConfigError: It lies in a stage's part of the run folder.
+    """
+    if recipe.init is None or not recipe.init.resolve().is_relative_to(run_dir):
+        return
+    start = starting_bundle(recipe)
+    for name in stages:
+        if start is not None and start.resolve().is_relative_to(run_dir / name):
+            raise ConfigError(
+                f"`init` is {start}, which this run would write anew; give it a folder of its own "
+                "with -o"
+            )
 
 
 def shipped_start(recipe: Recipe) -> str | None:
