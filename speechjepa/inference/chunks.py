@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ import torch
 from speechjepa.audio.voice import FRAME, FRAME_SECONDS, RATE, Detector, SpeechFrames
 from speechjepa.errors import ConfigError
 from speechjepa.inference.segment import SegmentConfig, Segmenter, SegmentLogits
+
+_PARTING_SECONDS = 0.1  # a pause between words; the closure of a stop is shorter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,8 @@ class Chunk:
     """The sample that `samples` begins with."""
     samples: np.ndarray | None
     """(S,) float32, what is encoded; None where there is no speech."""
+    parts_words: bool = False
+    """Whether it touches the chunk before it in a pause that is long enough to part words."""
 
 
 def speech_chunks(
@@ -101,6 +106,14 @@ def speech_chunks(
     yield from recording.finish()
 
 
+class _Planned(NamedTuple):
+    """A chunk that is not made yet."""
+
+    start: int
+    end: int
+    parts_words: bool
+
+
 class _Recording:
     """The part of a recording that is not in a chunk yet."""
 
@@ -126,7 +139,8 @@ class _Recording:
         self._end = 0
         self._done = 0  # samples that chunks were made of
         self._spoken_to = -1  # where the last chunk of speech ended
-        self._planned: list[tuple[int, int]] = []
+        self._planned: list[_Planned] = []
+        self._silent_end = 0  # frames of silence that the last planned chunk ends with
 
     def push(self, block: np.ndarray) -> Iterator[Chunk]:
         self._samples = np.concatenate([self._samples, block])
@@ -134,10 +148,10 @@ class _Recording:
         self._plan(self._planner.push(_as_logits(self._speech.push(block))))
         if self._end <= self._longest:
             return  # as yet it may be one chunk
-        while self._planned and self._end >= self._planned[0][1] + self._context + self._hop:
-            yield from self._chunk(*self._planned.pop(0))
+        while self._planned and self._end >= self._planned[0].end + self._context + self._hop:
+            yield from self._chunk(self._planned.pop(0))
         # Nothing before what a chunk to come may hold is speech.
-        coming = [start for start, _ in self._planned] + [self._planner.kept_from * FRAME]
+        coming = [planned.start for planned in self._planned] + [self._planner.kept_from * FRAME]
         yield from self._silence(min(coming) // self._hop * self._hop)
         self._forget()
 
@@ -146,20 +160,27 @@ class _Recording:
         self._plan(self._planner.push(_as_logits(last)))
         self._plan(self._planner.finish())
         if self._end <= self._longest:
-            self._planned = [(0, self._end)] if self._speech.was_heard else []
+            whole = _Planned(0, self._end, parts_words=False)
+            self._planned = [whole] if self._speech.was_heard else []
         while self._planned:
-            yield from self._chunk(*self._planned.pop(0))
+            yield from self._chunk(self._planned.pop(0))
         yield from self._silence(self._end)
 
     def _plan(self, segments: list[SegmentLogits]) -> None:
-        self._planned += [
-            (s.first_frame * FRAME, (s.first_frame + len(s.logits)) * FRAME) for s in segments
-        ]
+        for segment in segments:
+            spoken = segment.logits.argmax(dim=-1).nonzero()
+            first, last = int(spoken[0]), int(spoken[-1])
+            pause_seconds = (self._silent_end + first) * FRAME_SECONDS
+            self._silent_end = len(segment.logits) - 1 - last
+            start, end = segment.first_frame, segment.first_frame + len(segment.logits)
+            self._planned.append(
+                _Planned(start * FRAME, end * FRAME, pause_seconds >= _PARTING_SECONDS)
+            )
 
-    def _chunk(self, start: int, end: int) -> Iterator[Chunk]:
+    def _chunk(self, planned: _Planned) -> Iterator[Chunk]:
         hop = self._hop
-        start = max(self._done, start // hop * hop)
-        end = self._end if end >= self._end else end // hop * hop
+        start = max(self._done, planned.start // hop * hop)
+        end = self._end if planned.end >= self._end else planned.end // hop * hop
         if end <= start:
             return
         goes_on_before = start == self._spoken_to
@@ -170,11 +191,12 @@ class _Recording:
         # One hop more, since some encoders give no frame for the last one.
         beyond = hop + (self._context if self._goes_on_after(end) else 0)
         heard = self._samples[heard_from - self._from : end + beyond - self._from].copy()
-        yield Chunk(start, end, heard_from, heard)
+        parts_words = goes_on_before and planned.parts_words
+        yield Chunk(start, end, heard_from, heard, parts_words)
         self._done = self._spoken_to = end
 
     def _goes_on_after(self, end: int) -> bool:
-        following = self._planned[0][0] if self._planned else self._planner.kept_from * FRAME
+        following = self._planned[0].start if self._planned else self._planner.kept_from * FRAME
         return following // self._hop * self._hop <= end < self._end
 
     def _silence(self, end: int) -> Iterator[Chunk]:

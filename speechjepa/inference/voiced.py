@@ -13,6 +13,7 @@ from speechjepa.inference.stitch import encode_batch, frames_per_hop
 
 if TYPE_CHECKING:
     from speechjepa.inference.transcribe import TranscriptionModel
+    from speechjepa.text.vocabulary import Vocabulary
 
 _CERTAIN = 20.0  # logit of the symbol that silence is written with
 _ROUND_BATCHES = 8  # that are encoded, sorted by length, before the first of them is given
@@ -91,9 +92,12 @@ def _encode(
             for sample in (chunk.start, chunk.end)
         )
         if chunk.end % model.hop:  # the end of the recording
-            yield i, logits[first:].clone()
+            kept = logits[first:].clone()
         else:
-            yield i, _lengthened(logits[first:end], end - first, model.vocabulary.blank_id)
+            kept = _lengthened(logits[first:end], end - first, model.vocabulary.blank_id)
+        if chunk.parts_words:
+            _part_words(kept, model.vocabulary)
+        yield i, kept
 
 
 def _lengthened(logits: Tensor, count: int, blank_id: int) -> Tensor:
@@ -101,6 +105,23 @@ def _lengthened(logits: Tensor, count: int, blank_id: int) -> Tensor:
     more = torch.zeros(count - len(logits), logits.shape[1])
     more[:, blank_id] = _CERTAIN
     return torch.cat([logits, more])
+
+
+def _part_words(logits: Tensor, vocabulary: Vocabulary) -> None:
+    """Write a word boundary at the start of logits (T, V) that have none before their first letter.
+
+    A model of single words, and one of sentences that ends without a boundary, would have the last
+    word of the chunk before go on here.
+    """
+    symbols = logits.argmax(dim=-1).tolist()
+    boundary_id, blank_id = vocabulary.word_boundary_id, vocabulary.blank_id
+    first = next((symbol for symbol in symbols if symbol != blank_id), None)
+    if boundary_id is None or first in (None, boundary_id) or symbols[0] != blank_id:
+        return
+    logits[0, boundary_id], logits[0, blank_id] = (
+        logits[0, blank_id].item(),
+        logits[0, boundary_id].item(),
+    )
 
 
 def _silence(model: TranscriptionModel, chunk: Chunk, *, is_first: bool) -> Tensor:

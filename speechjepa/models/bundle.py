@@ -196,7 +196,7 @@ def load_bundle(folder: str | Path, language: str | None = None) -> Bundle:
         if language is not None:
             raise ModelError(f"{folder}: has no languages to choose from; leave the language out")
         return read_checkpoint_file(folder)
-    content = _parse_config(folder)
+    content = parse_config(folder)
     if is_published(content):
         from speechjepa.models.published import read_published  # which needs this module
 
@@ -244,7 +244,12 @@ def is_published(config: object) -> bool:
     return isinstance(config, dict) and "model_type" in config and "format_version" not in config
 
 
-def _parse_config(folder: Path) -> Any:
+def parse_config(folder: Path) -> Any:
+    """Return the content of the config.json of a folder, whoever wrote it.
+
+    Raises:
+        ModelError: There is none, or it cannot be read.
+    """
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         what = "this is a file" if folder.exists() else "there is no such folder"
@@ -262,7 +267,7 @@ def _parse_config(folder: Path) -> Any:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    return _checked(_parse_config(folder), folder)
+    return _checked(parse_config(folder), folder)
 
 
 def _checked(config: Any, folder: Path) -> dict[str, Any]:

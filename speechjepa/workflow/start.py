@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speechjepa.errors import ConfigError
-from speechjepa.models.bundle import WEIGHTS_FILE
+from speechjepa.inference.language_model import DECODER_FILE
+from speechjepa.models.bundle import CONFIG_FILE, WEIGHTS_FILE, parse_config
 from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.shipped import (
     SHIPPED,
@@ -16,8 +18,11 @@ from speechjepa.models.shipped import (
     shipped_encoder,
     shipped_version,
 )
-from speechjepa.workflow.corpora import file_fingerprint
 from speechjepa.workflow.recipe import Recipe
+from speechjepa.workflow.run import digest
+
+_MEASURED = ("results", "calibration")  # what is found out about a finished model
+_NOT_READ = (CONFIG_FILE, DECODER_FILE)  # by training; the first one is taken in part
 
 
 def starting_bundle(recipe: Recipe) -> Path | None:
@@ -75,13 +80,32 @@ def shipped_start(recipe: Recipe) -> str | None:
 
 
 def start_fingerprint(recipe: Recipe) -> dict[str, Any] | None:
-    """Return what training depends on in the bundle that it starts from."""
+    """Return what training depends on in the bundle that it starts from, wherever that lies."""
     bundle = starting_bundle(recipe)
     if bundle is None:
         return None
-    if bundle == SHIPPED:  # wherever the package is installed
+    if bundle == SHIPPED:  # read from there, so that the weights need not be
         return {"shipped": checksum(bundle)}
-    return file_fingerprint(bundle)
+    return {"digest": digest(_contents(bundle))}
+
+
+def _contents(start: Path) -> dict[str, Any]:
+    """Return by name what a model was read from: checksums, and config.json without results."""
+    if start.is_file():
+        return {start.suffix: _sha256(start)}
+    contents: dict[str, Any] = {
+        path.name: _sha256(path)
+        for path in start.glob("*")
+        if path.suffix in (".json", ".safetensors") and path.name not in _NOT_READ
+    }
+    config = parse_config(start)
+    contents[CONFIG_FILE] = {key: config[key] for key in config if key not in _MEASURED}
+    return contents
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_start(recipe: Recipe) -> str:

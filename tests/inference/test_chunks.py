@@ -118,6 +118,36 @@ def test_speech_without_a_pause_is_heard_beyond_its_cuts():
         assert beyond == pytest.approx(0.4 * RATE + HOP, abs=HOP)
 
 
+class WordModel(ToneModel):
+    """Hears letters and no word boundary, as a model of single words does."""
+
+    def logits(self, waveform, lengths):
+        logits, counts = super().logits(waveform, lengths)
+        logits[:, :, self.vocabulary.word_boundary_id] = -1.0
+        return logits, counts
+
+
+@pytest.mark.parametrize("model", [WordModel(), ToneModel()])
+@pytest.mark.parametrize(("pause", "are_parted"), [("__", True), ("", False)])
+def test_chunks_that_meet_in_a_pause_are_parted(model, pause, are_parted):
+    chunks = chunks_of(synthesize(pause.join(["abcdef"] * 9)), SHORT["utterances"])
+    assert len(chunks) >= 3
+    assert all(chunk.samples is not None for chunk in chunks)
+    logits = torch.cat(encode_chunks(model, chunks, batch_samples=30 * RATE))
+    words = model.vocabulary.decode_ctc(logits.argmax(dim=-1).tolist()).split()
+    assert "".join(words) == "abcdef" * 9
+    assert len(words) == (len(chunks) if are_parted else 1)
+
+
+def test_where_chunks_meet_at_a_word_boundary_that_was_heard_nothing_is_added():
+    waveform = synthesize("abcdef__ " * 9)
+    chunks = chunks_of(waveform, SHORT["utterances"])
+    assert all(chunk.parts_words for chunk in chunks[1:])
+    found = torch.cat(encode_chunks(ToneModel(), chunks, batch_samples=30 * RATE))
+    whole, _ = ToneModel().logits(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+    assert torch.equal(found.argmax(dim=-1), whole[0].argmax(dim=-1))
+
+
 def test_silence_is_not_encoded():
     model = ToneModel()
     waveform = synthesize("abc" + "_" * 3000 + "def")

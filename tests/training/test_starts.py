@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechjepa.errors import ConfigError
-from speechjepa.models.bundle import load_bundle, load_init
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.inference.language_model import DECODER_FILE
+from speechjepa.models.bundle import (
+    Bundle,
+    build_encoder,
+    load_bundle,
+    load_init,
+    save_bundle,
+    update_bundle,
+)
 from speechjepa.workflow.recipe import build_recipe
 from speechjepa.workflow.start import start_fingerprint, starting_bundle
 from tests.models.test_published import published, stored
@@ -20,6 +28,7 @@ from tests.models.test_published_files import (
 )
 from tests.models.test_published_torchaudio import torchaudio_model
 from tests.training import test_finetune, test_pretrain
+from tests.training.corpus import SMALL
 
 SOURCES = ("wavlm of transformers", "ctc of fairseq", "wavlm of torchaudio")
 
@@ -83,10 +92,31 @@ def test_the_init_of_a_recipe_may_be_a_checkpoint_file(tmp_path):
     settings = {"name": "a", "data": {"train": "/corpus"}}
     recipe = build_recipe(settings | {"init": str(source)})
     assert starting_bundle(recipe) == source
-    assert start_fingerprint(recipe)["path"] == str(source)
+    assert set(start_fingerprint(recipe)) == {"digest"}
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match="`init` must be a model"):
         starting_bundle(build_recipe(settings | {"init": str(tmp_path / "notes.txt")}))
+
+
+def test_training_depends_on_what_it_starts_from_and_not_on_where_that_lies(tmp_path):
+    def found(folder):
+        settings = {"name": "a", "data": {"train": "/corpus"}, "init": str(folder)}
+        return start_fingerprint(build_recipe(settings))
+
+    bundle = save_bundle(
+        Bundle(encoder=build_encoder(SMALL)), tmp_path / "run" / "pretrain" / "bundle"
+    )
+    before = found(bundle)
+    assert found(tmp_path / "run") == before
+    update_bundle(bundle, results={"cer": 0.5}, calibration={"greedy": 1})
+    (bundle / DECODER_FILE).write_text("{}")
+    moved_to = bundle.parent.parent.rename(tmp_path / "elsewhere")
+    assert found(moved_to) == before
+    save_bundle(Bundle(encoder=build_encoder(SMALL)), tmp_path / "other")
+    assert found(tmp_path / "other") != before
+    (tmp_path / "other" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read"):
+        found(tmp_path / "other")
 
 
 @pytest.mark.parametrize("named", ["run", "run/pretrain", "run/pretrain/bundle"])
