@@ -22,6 +22,8 @@ from speechjepa.workflow.run import digest
 logger = logging.getLogger(__name__)
 
 MAX_DEV_SHARE = 0.2
+TRAIN_SPLIT = "train"
+DEV_SPLITS = ("dev", "validation", "valid", "val")
 MAX_LABEL_SECONDS = 120.0
 """Longer recordings are no labels: one of 2 minutes takes 3.6 GB to learn from with `tiny`, memory
 grows with the square of the length, and where in them a word is takes long to find."""
@@ -69,8 +71,7 @@ class Corpora:
         Utterances that are held out for want of a dev corpus stay in: which they are changes with
         every new transcript, and pretraining must not begin again for that.
         """
-        given = self.config.dev
-        measured = {(u.audio_path, u.start) for u in (self.read(given) if given else ())}
+        measured = {(u.audio_path, u.start) for u in self._given_dev or ()}
         found: dict[tuple[Path, float], Utterance] = {}
         for corpus in self.config.pool_corpora():
             for utterance in self.read(corpus):
@@ -100,14 +101,56 @@ class Corpora:
     @property
     def dev_name(self) -> str:
         """What to call the dev set in results."""
-        return "held-out" if self.config.dev is None else "dev"
+        return "held-out" if self._given_dev is None else "dev"
+
+    @cached_property
+    def _given_dev(self) -> list[Utterance] | None:
+        """What the recipe names to measure on, or else the dev split of a corpus in splits."""
+        config = self.config
+        if config.dev is not None:
+            return self.read(config.dev)
+        splits = [self._splits.get(name, []) for name in DEV_SPLITS]
+        return next((split for split in splits if any(u.text for u in split)), None)
+
+    @cached_property
+    def _splits(self) -> dict[str, list[Utterance]]:
+        """The utterances of `train` by split, where it has one to learn from and none is named."""
+        train = self.config.train
+        if train is None or self.config.complete(train).split is not None:
+            return {}
+        splits: dict[str, list[Utterance]] = {}
+        for utterance in self.read(train):
+            splits.setdefault((utterance.split or "").lower(), []).append(utterance)
+        return splits if TRAIN_SPLIT in splits and len(splits) > 1 else {}
+
+    def _to_learn_from(self) -> list[Utterance]:
+        """Return what labels are drawn from: of a corpus in splits only the one for training.
+
+        A list of labels may name what it likes.
+        """
+        assert self.config.train is not None
+        labels = self.config.labels
+        if not self._splits or (isinstance(labels, str) and labels != "all"):
+            return self.read(self.config.train)
+        counts = ", ".join(
+            f"{len(self._splits[name])} of {name or 'none'}"
+            for name in sorted(self._splits.keys() - {TRAIN_SPLIT})
+        )
+        logger.warning(
+            "only the %d utterances of the split %s are learnt from, not those of the others (%s); "
+            "say so in a recipe if they should be: `train: {location: ..., split: NAME}`",
+            len(self._splits[TRAIN_SPLIT]),
+            TRAIN_SPLIT,
+            counts,
+        )
+        return self._splits[TRAIN_SPLIT]
 
     @cached_property
     def _split(self) -> tuple[list[Utterance], list[Utterance]]:
         config = self.config
         if config.train is None:
-            return [], [] if config.dev is None else self.read(config.dev)
-        everything = self.read(config.train)
+            return [], self._given_dev or []
+        everything = self._to_learn_from()
         labels = config.labels
         self.run_dir.mkdir(parents=True, exist_ok=True)
         labelled = select_labels(
@@ -117,8 +160,13 @@ class Corpora:
             out=self.run_dir / "labels.txt",
         )
         labelled = self._without_stories(labelled)
-        if config.dev is not None:
-            return self._without_dev(labelled), self.read(config.dev)
+        if (dev := self._given_dev) is not None:
+            if not any(u.text for u in dev):
+                raise DataError(
+                    f"none of the {number(len(dev), 'utterance')} of `data.dev` has a transcript "
+                    "to measure on: name another one, or none, and some labels are held out"
+                )
+            return self._without(dev, labelled), dev
         ids = {u.id for u in [*labelled, *self._stories]}
         others = [
             u
@@ -177,10 +225,9 @@ class Corpora:
         logger.warning("left out of the labels: %s", told)
         return kept
 
-    def _without_dev(self, labelled: list[Utterance]) -> list[Utterance]:
+    def _without(self, dev: list[Utterance], labelled: list[Utterance]) -> list[Utterance]:
         """Leave out of the labels what is measured on: one folder may be named for both."""
-        assert self.config.dev is not None
-        measured = {(u.audio_path, u.start) for u in self.read(self.config.dev)}
+        measured = {(u.audio_path, u.start) for u in dev}
         kept = [u for u in labelled if (u.audio_path, u.start) not in measured]
         if labelled and not kept:
             raise DataError("every labelled utterance is one of `data.dev`: none is left to learn")

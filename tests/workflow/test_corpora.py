@@ -1,0 +1,72 @@
+"""A corpus in splits that is named as a whole is learnt from by its split for training alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechjepa.errors import DataError
+from speechjepa.workflow.corpora import Corpora
+from speechjepa.workflow.recipe import CorpusConfig, DataConfig
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DataConfig:
+    for split, count in (("train", 5), ("validation", 2), ("test", 3)):
+        for i in range(count):
+            path = tmp_path / "all" / split / f"{split}{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.full(16000, 0.1 * i), 16000)
+            path.with_suffix(".txt").write_text("ab")
+    return DataConfig(root=tmp_path, train="all")
+
+
+def names(utterances) -> list[str]:
+    return sorted(utterance.audio_path.stem for utterance in utterances)
+
+
+def test_labels_are_of_the_training_split_and_are_measured_on_the_dev_split(
+    config, tmp_path, caplog
+):
+    corpora = Corpora(config, tmp_path / "run")
+    with caplog.at_level(logging.WARNING):
+        assert names(corpora.labelled) == [f"train{i}" for i in range(5)]
+    assert names(corpora.dev) == ["validation0", "validation1"]
+    assert corpora.dev_name == "dev"
+    assert "5 utterances of the split train" in caplog.text
+    assert "3 of test, 2 of validation" in caplog.text
+    heard = names(corpora.pool)
+    assert "test0" in heard and "validation0" not in heard
+
+
+def test_what_is_named_goes_before(config, tmp_path):
+    split = replace(config, train=CorpusConfig(location="all", split="test"), dev_minutes=0.01)
+    corpora = Corpora(split, tmp_path / "run")
+    assert names([*corpora.labelled, *corpora.dev]) == ["test0", "test1", "test2"]
+    dev = replace(config, dev=CorpusConfig(location="all", split="test"))
+    corpora = Corpora(dev, tmp_path / "run")
+    assert names(corpora.dev) == ["test0", "test1", "test2"]
+    (tmp_path / "all" / "few.txt").write_text("test/test0\ntrain/train1\nvalidation/validation0\n")
+    listed = Corpora(replace(config, labels="few"), tmp_path / "run")
+    assert names(listed.labelled) == ["test0", "train1"]
+
+
+def test_a_dev_split_without_transcripts_is_none(config, tmp_path):
+    for path in (tmp_path / "all" / "validation").glob("*.txt"):
+        path.unlink()
+    corpora = Corpora(replace(config, dev_minutes=0.01), tmp_path / "run")
+    assert names([*corpora.labelled, *corpora.dev]) == [f"train{i}" for i in range(5)]
+    assert corpora.dev_name == "held-out"
+
+
+def test_a_dev_set_without_transcripts_is_an_error_before_training(config, tmp_path):
+    for path in (tmp_path / "all" / "test").glob("*.txt"):
+        path.unlink()
+    dev = replace(config, dev=CorpusConfig(location="all", split="test"))
+    with pytest.raises(DataError, match="none of the 3 utterances of `data.dev` has a transcript"):
+        Corpora(dev, tmp_path / "run").read_all()
