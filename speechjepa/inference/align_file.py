@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from speechjepa.audio.files import stream_audio
@@ -74,14 +75,21 @@ def align_file(
     if not spoken:
         raise DataError("holds no word that the model can write", path=text_name)
     _tell_unknown(words, known, model, text_name)
-    blocks = stream_audio(path, sample_rate=model.sample_rate)
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in stream_audio(path, sample_rate=model.sample_rate):
+            num_samples += len(block)
+            yield block
+
     # Speech that a detector misses would have no place for its words.
     config = TranscribeConfig(**{**options, "vad": "none"})
-    logits = torch.cat(list(stitch_logits(model, blocks, config)))
+    logits = torch.cat(list(stitch_logits(model, counted(), config)))
     token_ids = model.vocabulary.encode(spoken)
     if len(logits) * (2 * len(token_ids) + 1) > MAX_CELLS:
         raise DataError("is too long to be aligned at once: divide it and its text", path=path)
-    duration = len(logits) * model.frame_seconds
+    duration = num_samples / model.sample_rate
     found = align_words(logits, spoken, model.vocabulary, frame_seconds=model.frame_seconds)
     if found is None:
         raise DataError(

@@ -249,8 +249,10 @@ def _reason(error: Exception) -> str:
 def _audio_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Return the audio files of a folder and its sub-folders, and the folders that keep them back.
 
-    What is hidden is left out. Links to folders are not followed: they may lead in a circle.
+    What is hidden is left out. Links to folders are not followed: they may lead in a circle. One
+    that leads elsewhere is a problem.
     """
+    base = folder.resolve()
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
 
@@ -259,6 +261,10 @@ def _audio_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
     for root, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for link in (path for name in folders if (path := Path(root, name)).is_symlink()):
+            target = link.resolve()
+            if not target.is_relative_to(base) and not base.is_relative_to(target):
+                problems.append((link, f"links to folders are not followed: name {target} too"))
         files += [
             Path(root, name)
             for name in sorted(names)
