@@ -30,6 +30,7 @@ VADS = ("auto", "silero", "energy", "none")
 
 _CONTEXT = 64  # samples before a frame that Silero hears with it
 _BLOCK_FRAMES = 1024  # computed at once
+_PEAK, _MOST_GAIN = 0.5, 100.0  # what a recording's peak is brought to, by at most 40 dB
 _ENTER, _LEAVE = (
     0.5,
     0.35,
@@ -64,12 +65,17 @@ class SileroDetector:
     Its own loader sets the number of threads of the whole process, and its TorchScript takes one
     frame at a time. The same network here takes a thousand frames at once, 14 times as fast; only
     the LSTM between them runs in order.
+
+    The network misses speech that is far below full scale, and takes faint noise beside it for
+    speech, so it hears every frame made louder, as far as the loudest sample so far allows. Steady
+    noise is no speech to it however loud.
     """
 
     def __init__(self) -> None:
         self._network = _silero()
         self._pending = np.zeros(_CONTEXT, np.float32)  # the context of the next frame, and samples
         self._state: tuple[Tensor, Tensor] | None = None
+        self._peak = torch.zeros(1)  # the largest magnitude so far
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take samples, as `Detector` says."""
@@ -91,6 +97,9 @@ class SileroDetector:
         samples = torch.from_numpy(self._pending[first * FRAME : end * FRAME + _CONTEXT])
         with torch.inference_mode():
             frames = samples.unfold(0, _CONTEXT + FRAME, FRAME)  # (N, 576)
+            peaks = torch.cat([self._peak, frames.abs().amax(dim=1)]).cummax(dim=0).values
+            self._peak = peaks[-1:]
+            frames = frames * (_PEAK / peaks[1:, None]).clamp(1.0, _MOST_GAIN)
             probabilities, self._state = self._network(frames, self._state)
         return probabilities.numpy()
 

@@ -70,11 +70,24 @@ def test_speech_is_found_where_it_is(detector, noise):
     assert not decided[inside.stop + 15 :].any()
 
 
+def test_silero_finds_speech_at_any_level():
+    speech = say_syllables(seconds=3.0)
+    gaps = 0.002 * RANDOM.standard_normal(RATE)
+    waveform = np.concatenate([gaps, speech, gaps]).astype(np.float32)
+    waveform *= 0.5 / np.abs(waveform).max()
+    loud = is_speech(SileroDetector(), waveform)
+    for level in (0.1, 0.01, 0.004):
+        quiet = is_speech(SileroDetector(), (waveform * level).astype(np.float32))
+        assert quiet[loud].mean() > 0.9
+        assert quiet[~loud].mean() < 0.1
+
+
 def test_silero_here_gives_what_its_own_torchscript_gives():
     folder = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"
     theirs = torch.jit.load(str(folder / "silero_vad.jit"))
     waveform = np.concatenate([np.zeros(RATE), say_syllables(2.0), melody(1.2)]).astype(np.float32)
     waveform = waveform[: len(waveform) // FRAME * FRAME]
+    waveform[0] = 0.6  # loud from the first frame on: nothing is made louder
     with torch.no_grad():
         expected = [theirs(frame[None], RATE).item() for frame in torch.tensor(waveform).split(512)]
     found = probabilities(SileroDetector(), waveform)
