@@ -85,10 +85,14 @@ def test_accents_of_file_names_may_be_composed_or_not(tmp_path, on_disk, typed) 
 
 
 def test_a_list_that_is_not_read_is_mentioned(tmp_path, caplog) -> None:
-    audio(tmp_path / "a.wav")
+    for name in ("a.wav", "more/b.wav"):
+        audio(tmp_path / name)
     lines(tmp_path / "transcripts.csv", "file,text", "a.wav,mama")
+    for name in ("metadata.parquet", "more/list.tsv", "more/words.json"):
+        (tmp_path / name).write_text("")
     assert read_corpus(tmp_path)[0].text is None
-    assert "transcripts.csv is not read" in caplog.text
+    told = "not read: metadata.parquet, more/list.tsv, more/words.json, 1 more."
+    assert told in caplog.text
 
 
 def test_two_files_of_one_name_keep_their_suffix(tmp_path) -> None:

@@ -35,7 +35,7 @@ READERS: dict[str, Callable[[Path, ReadOptions], list[Utterance]]] = {
 """Format -> reader; `hf` is apart, since its location is not a path."""
 FORMATS = ("auto", *READERS, "hf")
 _FILE_FORMATS = {"nemo", "table", "manifest"}
-_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 logger = logging.getLogger(__name__)
 
 
@@ -132,11 +132,16 @@ def _detect_folder(folder: Path) -> str:
         return _detect_json_lines(folder / "manifest.jsonl")
     for _, _, files in os.walk(folder):
         if any(os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES for name in files):
-            lists = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _LIST_SUFFIXES)
-            if lists:
+            found = [
+                str(path.relative_to(folder))
+                for path in sorted([*folder.glob("*"), *folder.glob("*/*")])
+                if path.suffix.lower() in _LIST_SUFFIXES and not path.name.startswith(".")
+            ]
+            if found:
+                lists = [*found[:3], *([f"{len(found) - 3} more"] if len(found) > 3 else [])]
                 logger.warning(
-                    "%s is read as a folder of audio with .txt files; %s is not read. If it holds"
-                    " the transcripts, name it instead of the folder.",
+                    "%s is read as a folder of audio with .txt files; not read: %s. If one holds"
+                    " the transcripts, name it instead of the folder (.parquet as .csv).",
                     folder,
                     ", ".join(lists),
                 )
