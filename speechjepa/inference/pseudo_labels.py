@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from speechjepa.data.durations import seconds_of, with_duration
 from speechjepa.data.findings import number
 from speechjepa.data.utterance import RECOGNISED, Utterance
 from speechjepa.errors import AudioError, ConfigError, DataError
+from speechjepa.inference.closed_set import choose_transcripts
 from speechjepa.inference.long_recordings import LONG_SECONDS, LongTranscriber, cut_at_pauses
 from speechjepa.inference.recognise import recognise
 from speechjepa.inference.tuning import beam_texts, greedy_texts
@@ -49,6 +50,10 @@ class SelfTrainingConfig:
     others start from the beginning; null = there is none."""
     refine_learning_rate: float = 5e-4
     """Peak learning rate of that round."""
+    closed_set: bool = False
+    """Whether every recording says one of the transcripts of the labels, such as a digit or a
+    command, and each speaker says each about as often as the labels do. What is heard is then one
+    of them, and as often."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "refine_steps"):
@@ -75,11 +80,16 @@ class PseudoLabelled:
     utterance: Utterance
     """With the recognised text as its transcript."""
     confidence: float
-    """Mean log-probability (nats) of the frames that are not blank; at most 0."""
+    """Mean log-probability (nats) of the frames that are not blank, or of a closed set that of the
+    transcript; at most 0."""
 
 
 def pseudo_label(
-    model: LongTranscriber, unlabelled: Sequence[Utterance], *, batch_seconds: float = 120.0
+    model: LongTranscriber,
+    unlabelled: Sequence[Utterance],
+    *,
+    batch_seconds: float = 120.0,
+    closed_set: Mapping[str, int] | None = None,
 ) -> list[PseudoLabelled]:
     """Transcribe utterances, with the language model where the model has one, the surest first.
 
@@ -91,6 +101,8 @@ def pseudo_label(
         model: A fine-tuned model, the teacher.
         unlabelled: Utterances; transcripts that they have are not looked at.
         batch_seconds: Audio in one batch, padding included (seconds).
+        closed_set: The only transcripts that there are, as the model writes them, and how often
+            each is said; None = whatever the model hears. Long recordings are left out.
     """
     unread: list[AudioError] = []
     utterances, recordings = [], []
@@ -106,10 +118,21 @@ def pseudo_label(
             # "" is a transcript for `recognise`, which skips those without one.
             utterances.append(replace(timed, text=""))
     labelled: list[PseudoLabelled] = []
-    for start in range(0, len(utterances), AT_ONCE):
-        found = recognise(model, utterances[start : start + AT_ONCE], batch_seconds=batch_seconds)
-        labelled += _labelled(model, found.utterances, found.logits)
+    at_once = AT_ONCE if closed_set is None else max(1, len(utterances))
+    for start in range(0, len(utterances), at_once):
+        found = recognise(model, utterances[start : start + at_once], batch_seconds=batch_seconds)
+        if closed_set is None:
+            labelled += _labelled(model, found.utterances, found.logits)
+        else:
+            labelled += _chosen(model, found.utterances, found.logits, closed_set)
         unread += [AudioError(skipped.audio_path, skipped.reason) for skipped in found.skipped]
+    if closed_set is not None and recordings:
+        logger.warning(
+            "self-training: %s longer than %.0f s say more than one of the transcripts: left out",
+            number(len(recordings), "recording"),
+            LONG_SECONDS,
+        )
+        recordings = []
     for recording in track(recordings, "transcribing long recordings", len(recordings)):
         pieces = []
         try:
@@ -138,13 +161,32 @@ def _labelled(
     else:
         texts = beam_texts(logits, search)
     return [
-        PseudoLabelled(
-            utterance=replace(utterance, text=text, extra={**utterance.extra, RECOGNISED: True}),
-            confidence=confidence(scores, model.vocabulary.blank_id),
-        )
+        _as_label(utterance, text, confidence(scores, model.vocabulary.blank_id))
         for utterance, scores, text in zip(utterances, logits, texts, strict=True)
         if text.strip()
     ]
+
+
+def _chosen(
+    model: LongTranscriber,
+    utterances: Sequence[Utterance],
+    logits: Sequence[NDArray[np.float32]],
+    closed_set: Mapping[str, int],
+) -> list[PseudoLabelled]:
+    """Return which of the transcripts each utterance says."""
+    speakers = [utterance.speaker for utterance in utterances]
+    found = choose_transcripts(logits, speakers, closed_set, model.vocabulary)
+    return [
+        _as_label(utterance, text, sureness)
+        for utterance, (text, sureness) in zip(utterances, found, strict=True)
+    ]
+
+
+def _as_label(utterance: Utterance, text: str, sureness: float) -> PseudoLabelled:
+    return PseudoLabelled(
+        utterance=replace(utterance, text=text, extra={**utterance.extra, RECOGNISED: True}),
+        confidence=sureness,
+    )
 
 
 def confidence(logits: NDArray[np.float32], blank_id: int) -> float:

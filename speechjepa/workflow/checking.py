@@ -22,9 +22,13 @@ def check_data(recipe: Recipe, corpora: Corpora, run_dir: Path) -> dict[str, Any
 
     Raises:
         DataError: Something would break training.
+        ConfigError: The labels are no closed set, as the recipe says they are.
     """
     from speechjepa.data.check import CheckOptions, check_corpus
+    from speechjepa.workflow.self_training import closed_transcripts
 
+    if recipe.self_training is not None and recipe.self_training.closed_set:
+        closed_transcripts(recipe, corpora)  # for its error, before hours of training
     if recipe.data.train is None:
         splits = {"pool": corpora.pool}
     else:

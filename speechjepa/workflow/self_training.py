@@ -6,12 +6,15 @@ import dataclasses
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from speechjepa.data.utterance import Utterance
+from speechjepa.errors import ConfigError
 from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label, training_set
+from speechjepa.text.normalize import normalize_text
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.language_model import attach
 from speechjepa.workflow.recipe import Recipe
@@ -20,6 +23,7 @@ from speechjepa.workflow.run import Stage
 
 logger = logging.getLogger(__name__)
 
+MAX_CLOSED_SET = 500
 FOLDER = "self_training"
 TRAINED, DONE = "trained.json", "done.json"
 """Of a round whose model is trained, and of one that has its language model too, in its folder:
@@ -105,7 +109,9 @@ def _round(
     assert config is not None and finetuning is not None
     pool = unlabelled(recipe, corpora)
     if not (folder / TRAINED).exists():
-        recognised = pseudo_label(load(teacher, device=default_device()), pool)
+        model = load(teacher, device=default_device())
+        known = closed_transcripts(recipe, corpora) if config.closed_set else None
+        recognised = pseudo_label(model, pool, closed_set=known)
         if not recognised:
             logger.warning(
                 "self-training: nothing is heard in recordings without labels: no round %d", turn
@@ -125,6 +131,21 @@ def _round(
     attach(recipe, corpora, folder / "bundle")
     (folder / TRAINED).replace(folder / DONE)
     return True
+
+
+def closed_transcripts(recipe: Recipe, corpora: Corpora) -> dict[str, int]:
+    """Return the transcripts of the labels, and how often each is one.
+
+    Raises:
+        ConfigError: There are too many to choose from.
+    """
+    counts = Counter(normalize_text(u.text or "", recipe.text) for u in corpora.labelled)
+    if len(counts) > MAX_CLOSED_SET:
+        raise ConfigError(
+            f"`self_training.closed_set` is for at most {MAX_CLOSED_SET} different transcripts, "
+            f"such as commands, but the labels have {len(counts)}: leave it out"
+        )
+    return dict(counts)
 
 
 def _steps(recipe: Recipe, run_dir: Path) -> int | None:
