@@ -1,4 +1,4 @@
-"""Recognise which of a few transcripts each utterance says, where all are said about equally.
+"""Recognise which of a few transcripts each utterance says, where it is known how often each is.
 
 A model that has heard little of a voice takes one word for another again and again, and is sure of
 it, so what it teaches itself is wrong alike. How often each transcript ought to come up says
@@ -8,7 +8,6 @@ https://arxiv.org/abs/1911.09785), by speaker.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +18,8 @@ from torch.nn import functional
 from speechjepa.text.vocabulary import Vocabulary
 
 _TEMPERATURE = 2.0  # CTC's likelihoods are too sure of themselves
-_FEW = 4  # utterances per transcript: speakers with fewer are taken together
 _ROUNDS = 200
+_IMPOSSIBLE = 1e4  # nats, of a transcript that does not fit
 
 
 def choose_transcripts(
@@ -28,6 +27,8 @@ def choose_transcripts(
     speakers: Sequence[str | None],
     counts: Mapping[str, int],
     vocabulary: Vocabulary,
+    *,
+    slack: float,
 ) -> list[tuple[str, float]]:
     """Return for each utterance its transcript, and the log-probability of that (nats).
 
@@ -36,37 +37,51 @@ def choose_transcripts(
         speakers: Of each; None = not known.
         counts: The transcripts that there are, and how often each is said.
         vocabulary: The symbols of the logits; it can write the transcripts.
+        slack: See `align`.
+
+    Returns:
+        (transcript, log-probability) of each; ("", minus infinity) where none fits into it.
     """
     transcripts = sorted(counts)
     prior = np.array([counts[text] for text in transcripts], np.float64)
     scores = np.array([_log_likelihoods(each, transcripts, vocabulary) for each in logits])
-    found: list[tuple[str, float]] = [("", 0.0)] * len(logits)
-    for rows in _groups(speakers, _FEW * len(transcripts)):
-        posterior = align(scores[rows] / _TEMPERATURE, prior / prior.sum())
+    found: list[tuple[str, float]] = [("", -np.inf)] * len(logits)
+    fits = scores.max(axis=1, initial=-np.inf) > -_IMPOSSIBLE
+    for speaker in sorted(set(speakers), key=str):
+        rows = [i for i, other in enumerate(speakers) if other == speaker and fits[i]]
+        posterior = align(scores[rows] / _TEMPERATURE, prior / prior.sum(), slack)
         for row, probabilities in zip(rows, posterior, strict=True):
             best = int(probabilities.argmax())
             found[row] = transcripts[best], float(np.log(probabilities[best]))
     return found
 
 
-def align(scores: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities (N, K) of which each column's mean is what the prior says.
+def align(
+    scores: NDArray[np.float64], prior: NDArray[np.float64], slack: float
+) -> NDArray[np.float64]:
+    """Return probabilities (N, K) of which each column's mean is about what the prior says.
 
     Each row of scores is raised by the same K numbers, found by turns (Sinkhorn and Knopp).
 
     Args:
         scores: (N, K) log-likelihoods (nats).
         prior: (K,) positive, with the sum 1.
+        slack: How far a mean may be from the prior: standard deviations of a share among N draws,
+            and half an utterance at least, so that a single one is what it sounds like.
     """
     scores = scores - scores.max(axis=1, keepdims=True)
+    count = max(1, len(scores))
+    leeway = np.maximum(slack * np.sqrt(prior * (1 - prior) / count), 0.5 / count)
     raised = np.zeros(len(prior))
-    for _ in range(_ROUNDS):
+    probabilities = np.zeros_like(scores)
+    for _ in range(_ROUNDS if len(scores) else 0):
         weights = np.exp(scores + raised - raised.max())
         probabilities = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        change = np.log(prior) - np.log(np.maximum(probabilities.mean(axis=0), 1e-12))
-        if np.abs(change).max() < 1e-3:
+        mean = np.maximum(probabilities.mean(axis=0), 1e-12)
+        wanted = np.clip(mean, np.maximum(prior - leeway, 1e-12), prior + leeway)
+        if (np.abs(wanted - mean) < 1e-3 * prior).all():
             break
-        raised += 0.5 * change  # all of it would swing
+        raised += 0.5 * np.log(wanted / mean)  # all of it would swing
     return probabilities
 
 
@@ -84,14 +99,4 @@ def _log_likelihoods(
         blank=vocabulary.blank_id,
         reduction="none",
     )
-    return -costs.clamp(max=1e4).numpy()
-
-
-def _groups(speakers: Sequence[str | None], least: int) -> list[NDArray[np.int64]]:
-    """Return the rows of each speaker, and together those of speakers who say little."""
-    counts = Counter(speakers)
-    names = [s if s is not None and counts[s] >= least else None for s in speakers]
-    return [
-        np.array([row for row, other in enumerate(names) if other == name])
-        for name in sorted(set(names), key=str)
-    ]
+    return -costs.clamp(max=_IMPOSSIBLE).numpy()

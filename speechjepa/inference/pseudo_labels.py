@@ -51,9 +51,12 @@ class SelfTrainingConfig:
     refine_learning_rate: float = 5e-4
     """Peak learning rate of that round."""
     closed_set: bool = False
-    """Whether every recording says one of the transcripts of the labels, such as a digit or a
-    command, and each speaker says each about as often as the labels do. What is heard is then one
-    of them, and as often."""
+    """Whether every recording says one of the transcripts of the labels, such as a command, and
+    each speaker says each about as often as the labels do. What is heard is then one of them, and
+    about as often."""
+    closed_set_slack: float = 2.0
+    """How far from that a speaker may be, in standard deviations of what chance does; 0 = each
+    says each exactly as often, as where a list is read out."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "refine_steps"):
@@ -64,6 +67,11 @@ class SelfTrainingConfig:
             raise ConfigError(
                 "`refine_learning_rate` must be more than 0, "
                 f"but is {self.refine_learning_rate} instead"
+            )
+        if not 0 <= self.closed_set_slack < math.inf:
+            raise ConfigError(
+                "`self_training.closed_set_slack` must be at least 0, "
+                f"but is {self.closed_set_slack} instead"
             )
         for name, value in (("keep", self.keep), ("label_share", self.label_share)):
             if not 0 < value <= 1 or (name == "label_share" and value == 1):
@@ -90,6 +98,7 @@ def pseudo_label(
     *,
     batch_seconds: float = 120.0,
     closed_set: Mapping[str, int] | None = None,
+    slack: float = 2.0,
 ) -> list[PseudoLabelled]:
     """Transcribe utterances, with the language model where the model has one, the surest first.
 
@@ -102,7 +111,9 @@ def pseudo_label(
         unlabelled: Utterances; transcripts that they have are not looked at.
         batch_seconds: Audio in one batch, padding included (seconds).
         closed_set: The only transcripts that there are, as the model writes them, and how often
-            each is said; None = whatever the model hears. Long recordings are left out.
+            each is said; None = whatever the model hears. Long recordings are left out, and those
+            that are too short for any of them.
+        slack: How closely the transcripts come up so often, see `SelfTrainingConfig`.
     """
     unread: list[AudioError] = []
     utterances, recordings = [], []
@@ -124,13 +135,13 @@ def pseudo_label(
         if closed_set is None:
             labelled += _labelled(model, found.utterances, found.logits)
         else:
-            labelled += _chosen(model, found.utterances, found.logits, closed_set)
+            labelled += _chosen(model, found.utterances, found.logits, closed_set, slack)
         unread += [AudioError(skipped.audio_path, skipped.reason) for skipped in found.skipped]
     if closed_set is not None and recordings:
         logger.warning(
-            "self-training: %s longer than %.0f s say more than one of the transcripts: left out",
-            number(len(recordings), "recording"),
+            "self-training: left out, too long to be one of the transcripts (more than %.0f s): %s",
             LONG_SECONDS,
+            number(len(recordings), "recording"),
         )
         recordings = []
     for recording in track(recordings, "transcribing long recordings", len(recordings)):
@@ -172,13 +183,24 @@ def _chosen(
     utterances: Sequence[Utterance],
     logits: Sequence[NDArray[np.float32]],
     closed_set: Mapping[str, int],
+    slack: float,
 ) -> list[PseudoLabelled]:
-    """Return which of the transcripts each utterance says."""
-    speakers = [utterance.speaker for utterance in utterances]
-    found = choose_transcripts(logits, speakers, closed_set, model.vocabulary)
+    """Return which of the transcripts each utterance says; silent ones say none."""
+    heard = [
+        (utterance, scores)
+        for utterance, scores in zip(utterances, logits, strict=True)
+        if (scores.argmax(axis=1) != model.vocabulary.blank_id).any()
+    ]
+    if not heard:
+        return []
+    speakers = [utterance.speaker for utterance, _ in heard]
+    found = choose_transcripts(
+        [scores for _, scores in heard], speakers, closed_set, model.vocabulary, slack=slack
+    )
     return [
         _as_label(utterance, text, sureness)
-        for utterance, (text, sureness) in zip(utterances, found, strict=True)
+        for (utterance, _), (text, sureness) in zip(heard, found, strict=True)
+        if text
     ]
 
 

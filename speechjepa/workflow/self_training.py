@@ -110,8 +110,16 @@ def _round(
     pool = unlabelled(recipe, corpora)
     if not (folder / TRAINED).exists():
         model = load(teacher, device=default_device())
-        known = closed_transcripts(recipe, corpora) if config.closed_set else None
-        recognised = pseudo_label(model, pool, closed_set=known)
+        known = None
+        if config.closed_set:
+            # What could not be read gave the vocabulary nothing.
+            known = {
+                text: count
+                for text, count in closed_transcripts(recipe, corpora).items()
+                if all(character in model.vocabulary for character in text.replace(" ", ""))
+            }
+        slack = config.closed_set_slack
+        recognised = pseudo_label(model, pool, closed_set=known, slack=slack)
         if not recognised:
             logger.warning(
                 "self-training: nothing is heard in recordings without labels: no round %d", turn
@@ -139,7 +147,8 @@ def closed_transcripts(recipe: Recipe, corpora: Corpora) -> dict[str, int]:
     Raises:
         ConfigError: There are too many to choose from.
     """
-    counts = Counter(normalize_text(u.text or "", recipe.text) for u in corpora.labelled)
+    written = (normalize_text(u.text or "", recipe.text) for u in corpora.labelled)
+    counts = Counter(text for text in written if text)
     if len(counts) > MAX_CLOSED_SET:
         raise ConfigError(
             f"`self_training.closed_set` is for at most {MAX_CLOSED_SET} different transcripts, "
