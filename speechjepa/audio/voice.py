@@ -67,8 +67,8 @@ class SileroDetector:
     the LSTM between them runs in order.
 
     The network misses speech that is far below full scale, and takes faint noise beside it for
-    speech, so it hears every frame made louder, as far as the loudest sample so far allows. Steady
-    noise is no speech to it however loud.
+    speech, so it hears every frame made louder, as far as the loudest sample so far allows: behind
+    a loud click all is as faint to it as it is. Steady noise is no speech to it however loud.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,9 @@ def add_parser(subparsers: Any) -> None:
         "--labels", help="all (default), a list such as 10min, or '{minutes: 10, seed: 0}'"
     )
     finetune.add_argument(
-        "--dev", metavar="DIR", help="corpus to measure on (default: some labels are held out)"
+        "--dev",
+        metavar="DIR",
+        help="corpus to measure on (default: the dev split, or some labels are held out)",
     )
     finetune.add_argument("--language", metavar="CODE", help="code of the language")
     _add_common(finetune)

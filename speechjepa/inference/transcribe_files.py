@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ from speechjepa.inference.transcribe import (
     transcribe,
 )
 from speechjepa.inference.writers import output_paths, write_result
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +252,7 @@ def _reason(error: Exception) -> str:
 def _audio_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Return the audio files of a folder and its sub-folders, and the folders that keep them back.
 
-    What is hidden is left out. Links to folders are not followed: they may lead in a circle. One
-    that leads elsewhere is a problem.
+    What is hidden is left out. Links to folders are not followed: they may lead in a circle.
     """
     base = folder.resolve()
     files: list[Path] = []
@@ -264,7 +266,11 @@ def _audio_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         for link in (path for name in folders if (path := Path(root, name)).is_symlink()):
             target = link.resolve()
             if not target.is_relative_to(base) and not base.is_relative_to(target):
-                problems.append((link, f"links to folders are not followed: name {target} too"))
+                logger.warning(
+                    "%s: links to folders are not followed; to transcribe what is there, name %s",
+                    link,
+                    target,
+                )
         files += [
             Path(root, name)
             for name in sorted(names)

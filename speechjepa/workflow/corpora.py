@@ -14,6 +14,7 @@ from speechjepa.data.durations import seconds_of
 from speechjepa.data.findings import number
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
+from speechjepa.data.readers.common import DEV_SPLITS, TRAIN_SPLITS
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 from speechjepa.workflow.recipe import CorpusConfig, DataConfig
@@ -22,8 +23,6 @@ from speechjepa.workflow.run import digest
 logger = logging.getLogger(__name__)
 
 MAX_DEV_SHARE = 0.2
-TRAIN_SPLIT = "train"
-DEV_SPLITS = ("dev", "validation", "valid", "val")
 MAX_LABEL_SECONDS = 120.0
 """Longer recordings are no labels: one of 2 minutes takes 3.6 GB to learn from with `tiny`, memory
 grows with the square of the length, and where in them a word is takes long to find."""
@@ -105,61 +104,80 @@ class Corpora:
 
     @cached_property
     def _given_dev(self) -> list[Utterance] | None:
-        """What the recipe names to measure on, or else the dev split of a corpus in splits."""
+        """What the recipe names to measure on, or else the dev split of a corpus in splits.
+
+        A list of labels may be of any split, so beside one nothing is taken to be the dev split.
+        """
         config = self.config
         if config.dev is not None:
             return self.read(config.dev)
+        if self._is_listed:
+            return None
         splits = [self._splits.get(name, []) for name in DEV_SPLITS]
         return next((split for split in splits if any(u.text for u in split)), None)
 
+    @property
+    def _is_listed(self) -> bool:
+        labels = self.config.labels
+        return isinstance(labels, str) and labels != "all"
+
     @cached_property
     def _splits(self) -> dict[str, list[Utterance]]:
-        """The utterances of `train` by split, where it has one to learn from and none is named."""
+        """The utterances of `train` by split ("" = none), where one is for training and the recipe
+        names none."""
         train = self.config.train
         if train is None or self.config.complete(train).split is not None:
             return {}
         splits: dict[str, list[Utterance]] = {}
         for utterance in self.read(train):
             splits.setdefault((utterance.split or "").lower(), []).append(utterance)
-        return splits if TRAIN_SPLIT in splits and len(splits) > 1 else {}
+        return splits if any(name in splits for name in TRAIN_SPLITS) else {}
 
-    def _to_learn_from(self) -> list[Utterance]:
-        """Return what labels are drawn from: of a corpus in splits only the one for training.
+    @cached_property
+    def material(self) -> list[Utterance]:
+        """The utterances of `train` whose words may be learnt from, transcribed or not.
 
-        A list of labels may name what it likes.
+        Of a corpus in splits those of the one for training, those of no split, and those of the
+        splits that a list of labels is of.
         """
-        assert self.config.train is not None
-        labels = self.config.labels
-        if not self._splits or (isinstance(labels, str) and labels != "all"):
-            return self.read(self.config.train)
-        counts = ", ".join(
-            f"{len(self._splits[name])} of {name or 'none'}"
-            for name in sorted(self._splits.keys() - {TRAIN_SPLIT})
+        if self.config.train is None:
+            return []
+        everything = self.read(self.config.train)
+        if not self._splits:
+            return everything
+        names = {"", *TRAIN_SPLITS}
+        if self._is_listed:
+            names |= {(u.split or "").lower() for u in self._listed}
+        left_out = sorted(self._splits.keys() - names)
+        if left_out:
+            logger.warning(
+                "not learnt from, as they are of other splits than train: %s. "
+                "`train: {location: ..., split: NAME}` in a recipe names one, and a list of "
+                "labels may be of any",
+                ", ".join(f"{len(self._splits[name])} of {name}" for name in left_out),
+            )
+        return [u for u in everything if (u.split or "").lower() in names]
+
+    @cached_property
+    def _listed(self) -> list[Utterance]:
+        """The labels as the recipe gives them; of a draw those of the splits that count."""
+        config = self.config
+        assert config.train is not None
+        labels = config.labels
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        return select_labels(
+            self.read(config.train) if self._is_listed else self.material,
+            labels if isinstance(labels, str) else to_dict(labels),
+            folder=self._folder(config.train),
+            out=self.run_dir / "labels.txt",
         )
-        logger.warning(
-            "only the %d utterances of the split %s are learnt from, not those of the others (%s); "
-            "say so in a recipe if they should be: `train: {location: ..., split: NAME}`",
-            len(self._splits[TRAIN_SPLIT]),
-            TRAIN_SPLIT,
-            counts,
-        )
-        return self._splits[TRAIN_SPLIT]
 
     @cached_property
     def _split(self) -> tuple[list[Utterance], list[Utterance]]:
         config = self.config
         if config.train is None:
             return [], self._given_dev or []
-        everything = self._to_learn_from()
-        labels = config.labels
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        labelled = select_labels(
-            everything,
-            labels if isinstance(labels, str) else to_dict(labels),
-            folder=self._folder(config.train),
-            out=self.run_dir / "labels.txt",
-        )
-        labelled = self._without_stories(labelled)
+        labelled = self._without_stories(self._listed)
         if (dev := self._given_dev) is not None:
             if not any(u.text for u in dev):
                 raise DataError(
@@ -170,7 +188,7 @@ class Corpora:
         ids = {u.id for u in [*labelled, *self._stories]}
         others = [
             u
-            for u in everything
+            for u in self.material
             if u.text and u.id not in ids and seconds_of(u) <= MAX_LABEL_SECONDS
         ]
         return self._hold_out(labelled, others)

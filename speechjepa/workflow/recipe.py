@@ -82,7 +82,8 @@ class DataConfig:
     """"all"; the name of a list, "10min" reads 10min.txt in `train`; the path of a list that
     ends in .txt, relative to the folder that the command is run in; or {minutes: 10, seed: 0}."""
     dev: str | CorpusConfig | None = None
-    """Corpus to measure on; null = hold `dev_minutes` out of the labelled part of `train`."""
+    """Corpus to measure on; null = the dev split of `train` if it is in splits, else `dev_minutes`
+    held out of its labelled part."""
     dev_minutes: float = 5.0
     """How much to hold out when there is no `dev` (minutes; at most a fifth of the labels)."""
 

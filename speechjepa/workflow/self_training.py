@@ -30,11 +30,10 @@ TRAINED, DONE = "trained.json", "done.json"
 what was recognised and kept."""
 
 
-def unlabelled(recipe: Recipe, corpora: Corpora) -> list[Utterance]:
-    """Return the utterances of `data.train` that are neither labels nor measured on."""
-    assert recipe.data.train is not None
+def unlabelled(corpora: Corpora) -> list[Utterance]:
+    """Return what may be learnt from and is neither a label nor measured on."""
     used = {(u.audio_path, u.start) for u in [*corpora.labelled, *corpora.dev]}
-    return [u for u in corpora.read(recipe.data.train) if (u.audio_path, u.start) not in used]
+    return [u for u in corpora.material if (u.audio_path, u.start) not in used]
 
 
 def self_train(
@@ -66,7 +65,7 @@ def self_train(
     assert config is not None and finetuning is not None
     finetuning = dataclasses.replace(finetuning, max_steps=_steps(recipe, run_dir))
     rounds = config.rounds + (config.refine_steps is not None)
-    pool = unlabelled(recipe, corpora)
+    pool = unlabelled(corpora)
     teacher = run_dir / "finetune" / "bundle"
     if not pool:
         logger.info("self-training: every recording is labelled, so fine-tuning has the last word")
@@ -107,7 +106,7 @@ def _round(
 
     config, finetuning = recipe.self_training, recipe.finetune
     assert config is not None and finetuning is not None
-    pool = unlabelled(recipe, corpora)
+    pool = unlabelled(corpora)
     if not (folder / TRAINED).exists():
         model = load(teacher, device=default_device())
         known = None
@@ -186,7 +185,7 @@ def self_training_stage(
         return {
             "self_training": recipe.self_training,
             "finetune": recipe.finetune,
-            "unlabelled": corpora.fingerprint(unlabelled(recipe, corpora), use_text=False),
+            "unlabelled": corpora.fingerprint(unlabelled(corpora), use_text=False),
         }
 
     def action() -> dict[str, Any]:

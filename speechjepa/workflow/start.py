@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speechjepa.errors import ConfigError
-from speechjepa.inference.language_model import DECODER_FILE
-from speechjepa.models.bundle import CONFIG_FILE, WEIGHTS_FILE, parse_config
+from speechjepa.errors import ConfigError, ModelError
+from speechjepa.models.bundle import CONFIG_FILE, WEIGHTS_FILE, is_published, parse_config
 from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.shipped import (
     SHIPPED,
@@ -21,8 +20,9 @@ from speechjepa.models.shipped import (
 from speechjepa.workflow.recipe import Recipe
 from speechjepa.workflow.run import digest
 
-_MEASURED = ("results", "calibration")  # what is found out about a finished model
-_NOT_READ = (CONFIG_FILE, DECODER_FILE)  # by training; the first one is taken in part
+_TOLD = ("results", "calibration", "licence", "languages")
+"""What config.json tells of a finished model, and no training depends on."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 
 def starting_bundle(recipe: Recipe) -> Path | None:
@@ -92,14 +92,22 @@ def start_fingerprint(recipe: Recipe) -> dict[str, Any] | None:
 def _contents(start: Path) -> dict[str, Any]:
     """Return by name what a model was read from: checksums, and config.json without results."""
     if start.is_file():
-        return {start.suffix: _sha256(start)}
+        beside = [start.parent / "vocab.json", *start.parent.glob("dict.*.txt")]
+        symbols = {path.name: _sha256(path) for path in beside if path.is_file()}
+        return {start.suffix: _sha256(start), **symbols}
+    config = parse_config(start)
+    if not isinstance(config, dict):
+        raise ModelError(f"{start / CONFIG_FILE}: must be a mapping, not {type(config).__name__}")
+    if is_published(config):
+        read = [path for path in start.iterdir() if path.suffix in (".json", *WEIGHT_SUFFIXES)]
+    else:
+        read = [start / WEIGHTS_FILE]
     contents: dict[str, Any] = {
         path.name: _sha256(path)
-        for path in start.glob("*")
-        if path.suffix in (".json", ".safetensors") and path.name not in _NOT_READ
+        for path in read
+        if path.is_file() and not path.name.startswith(".") and path.name != CONFIG_FILE
     }
-    config = parse_config(start)
-    contents[CONFIG_FILE] = {key: config[key] for key in config if key not in _MEASURED}
+    contents[CONFIG_FILE] = {key: config[key] for key in config if key not in _TOLD}
     return contents
 
 

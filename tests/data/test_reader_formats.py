@@ -88,8 +88,10 @@ def test_a_list_that_is_not_read_is_mentioned(tmp_path, caplog) -> None:
     for name in ("a.wav", "more/b.wav"):
         audio(tmp_path / name)
     lines(tmp_path / "transcripts.csv", "file,text", "a.wav,mama")
-    for name in ("metadata.parquet", "more/list.tsv", "more/words.json"):
+    for name in ("metadata.parquet", "more/list.tsv", "more/words.json", "a.json", ".x/a.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
+    (tmp_path / "data.json").mkdir()
     assert read_corpus(tmp_path)[0].text is None
     told = "not read: metadata.parquet, more/list.tsv, more/words.json, 1 more."
     assert told in caplog.text

@@ -98,25 +98,39 @@ def test_the_init_of_a_recipe_may_be_a_checkpoint_file(tmp_path):
         starting_bundle(build_recipe(settings | {"init": str(tmp_path / "notes.txt")}))
 
 
-def test_training_depends_on_what_it_starts_from_and_not_on_where_that_lies(tmp_path):
-    def found(folder):
-        settings = {"name": "a", "data": {"train": "/corpus"}, "init": str(folder)}
-        return start_fingerprint(build_recipe(settings))
+def fingerprint_of(folder: Path) -> object:
+    settings = {"name": "a", "data": {"train": "/corpus"}, "init": str(folder)}
+    return start_fingerprint(build_recipe(settings))
 
-    bundle = save_bundle(
-        Bundle(encoder=build_encoder(SMALL)), tmp_path / "run" / "pretrain" / "bundle"
-    )
-    before = found(bundle)
-    assert found(tmp_path / "run") == before
-    update_bundle(bundle, results={"cer": 0.5}, calibration={"greedy": 1})
+
+def test_training_depends_on_what_it_starts_from_and_not_on_where_that_lies(tmp_path):
+    run = tmp_path / "run"
+    bundle = save_bundle(Bundle(encoder=build_encoder(SMALL)), run / "pretrain" / "bundle")
+    before = fingerprint_of(bundle)
+    assert fingerprint_of(run) == before
+    update_bundle(bundle, results={"cer": 0.5}, calibration={"greedy": 1}, licence="CC0")
     (bundle / DECODER_FILE).write_text("{}")
-    moved_to = bundle.parent.parent.rename(tmp_path / "elsewhere")
-    assert found(moved_to) == before
-    save_bundle(Bundle(encoder=build_encoder(SMALL)), tmp_path / "other")
-    assert found(tmp_path / "other") != before
-    (tmp_path / "other" / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json: cannot be read"):
-        found(tmp_path / "other")
+    moved_to = run.rename(tmp_path / "elsewhere")
+    assert fingerprint_of(moved_to) == before
+    other = save_bundle(Bundle(encoder=build_encoder(SMALL)), tmp_path / "other")
+    assert fingerprint_of(other) != before
+    for content, message in (("{", "cannot be read"), ("[1]", "must be a mapping, not list")):
+        (other / "config.json").write_text(content)
+        with pytest.raises(ModelError, match=rf"config\.json: {message}"):
+            fingerprint_of(other)
+
+
+def test_training_depends_on_the_weights_of_a_published_model_in_either_format(tmp_path):
+    source = stored(published("wavlm-base"), tmp_path / "m")
+    weights = source / "model.safetensors"
+    before = fingerprint_of(source)
+    (source / "._model.safetensors").write_bytes(b"of another system")
+    assert fingerprint_of(source) == before
+    weights.rename(source / "pytorch_model.bin")
+    found = fingerprint_of(source)
+    with (source / "pytorch_model.bin").open("ab") as file:
+        file.write(b"x")
+    assert fingerprint_of(source) not in (found, before)
 
 
 @pytest.mark.parametrize("named", ["run", "run/pretrain", "run/pretrain/bundle"])

@@ -13,6 +13,7 @@ import soundfile
 from speechjepa.errors import DataError
 from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import CorpusConfig, DataConfig
+from speechjepa.workflow.self_training import unlabelled
 
 
 @pytest.fixture
@@ -38,10 +39,27 @@ def test_labels_are_of_the_training_split_and_are_measured_on_the_dev_split(
         assert names(corpora.labelled) == [f"train{i}" for i in range(5)]
     assert names(corpora.dev) == ["validation0", "validation1"]
     assert corpora.dev_name == "dev"
-    assert "5 utterances of the split train" in caplog.text
-    assert "3 of test, 2 of validation" in caplog.text
+    assert "of other splits than train: 3 of test, 2 of validation" in caplog.text
     heard = names(corpora.pool)
     assert "test0" in heard and "validation0" not in heard
+    assert unlabelled(corpora) == []
+
+
+def test_self_training_hears_the_training_split_alone(config, tmp_path):
+    (tmp_path / "all" / "train" / "train0.txt").unlink()
+    assert names(unlabelled(Corpora(config, tmp_path / "run"))) == ["train0"]
+
+
+def test_recordings_of_no_split_are_learnt_from_and_other_spellings_are_known(config, tmp_path):
+    everything = tmp_path / "all"
+    (everything / "train").rename(everything / "Training")
+    (everything / "validation").rename(everything / "devel")
+    (everything / "anna").mkdir()
+    for suffix in ("wav", "txt"):
+        (everything / "test" / f"test0.{suffix}").rename(everything / "anna" / f"anna.{suffix}")
+    corpora = Corpora(config, tmp_path / "run")
+    assert names(corpora.labelled) == ["anna", *(f"train{i}" for i in range(5))]
+    assert names(corpora.dev) == ["validation0", "validation1"]
 
 
 def test_what_is_named_goes_before(config, tmp_path):
@@ -52,8 +70,12 @@ def test_what_is_named_goes_before(config, tmp_path):
     corpora = Corpora(dev, tmp_path / "run")
     assert names(corpora.dev) == ["test0", "test1", "test2"]
     (tmp_path / "all" / "few.txt").write_text("test/test0\ntrain/train1\nvalidation/validation0\n")
-    listed = Corpora(replace(config, labels="few"), tmp_path / "run")
-    assert names(listed.labelled) == ["test0", "train1"]
+    listed = Corpora(replace(config, labels="few", dev_minutes=0.03), tmp_path / "run")
+    assert names(listed.labelled) == ["test0", "train1", "validation0"]
+    (tmp_path / "all" / "few.txt").write_text("train/train0\ntrain/train1\n")
+    listed = Corpora(replace(config, labels="few", dev_minutes=0.03), tmp_path / "run")
+    assert listed.dev_name == "held-out"
+    assert {name.rstrip("01234") for name in names(listed.dev)} == {"train"}
 
 
 def test_a_dev_split_without_transcripts_is_none(config, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from speechjepa.errors import ConfigError
 from speechjepa.inference import pseudo_labels
 from speechjepa.inference.model import load
 from speechjepa.workflow import self_training
@@ -57,6 +59,41 @@ def test_the_next_model_learns_from_the_labels_and_from_the_rest_of_train_alone(
     assert learned["train1"] == "bo bo"
     assert states["self_training"].figures["recognised_utterances"] == 7
     assert load(run_dir).path == run_dir / "self_training" / "bundle"
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_closed_set_is_that_of_the_labels(
+    is_closed: bool,
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    heard: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    stand_in = self_training.pseudo_label
+
+    def watch(model: Any, unlabelled: Any, **options: Any) -> Any:
+        asked.append(options)
+        return stand_in(model, unlabelled)
+
+    monkeypatch.setattr(self_training, "pseudo_label", watch)
+    settings = [f"self_training.closed_set={is_closed}", "self_training.closed_set_slack=1.5"]
+    run_recipe(recipe(labels, *THREE, *settings), tmp_path / "run")
+    said = Counter((labels / "train" / f"train{n}.txt").read_text().strip() for n in range(3))
+    assert asked == [{"closed_set": dict(said) if is_closed else None, "slack": 1.5}]
+
+
+def test_labels_that_are_no_closed_set_stop_the_run_before_training(
+    labels: Path,
+    tmp_path: Path,
+    trainings: Trainings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(self_training, "MAX_CLOSED_SET", 1)
+    with pytest.raises(ConfigError, match="at most 1 different transcripts"):
+        run_recipe(recipe(labels, *THREE, "self_training.closed_set=true"), tmp_path / "run")
+    assert not trainings.calls
 
 
 def test_a_second_round_has_the_first_as_its_teacher(

@@ -379,7 +379,7 @@ def test_a_story_with_one_transcript_is_no_label_but_text_and_sound(
     assert [u.id for u in corpora.stories] == ["story", "tale"]
     assert "story has one transcript for 121 s, too long" in caplog.text
     assert "2 recordings in all" in caplog.text and "ELAN" in caplog.text
-    assert [u.id for u in unlabelled(settings, corpora)] == ["story", "tale"]
+    assert [u.id for u in unlabelled(corpora)] == ["story", "tale"]
     for number in range(10):
         (root / "train" / f"train{number}.txt").unlink()
     with pytest.raises(DataError, match="too long to learn from .* No label is left"):

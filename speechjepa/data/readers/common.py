@@ -19,7 +19,9 @@ from speechjepa.data.readers.text_files import Row
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 
-SPLIT_NAMES = frozenset("train training dev devel validation valid val test testing eval".split())
+TRAIN_SPLITS = ("train", "training")
+DEV_SPLITS = ("dev", "devel", "validation", "valid", "val")
+SPLIT_NAMES = frozenset([*TRAIN_SPLITS, *DEV_SPLITS, "test", "testing", "eval"])
 """Folder names that are taken for the name of a split."""
 
 FIELDS: dict[str, tuple[str, ...]] = {

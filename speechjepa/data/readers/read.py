@@ -118,6 +118,23 @@ def detect_format(path: Path) -> str:
     )
 
 
+def _lists(folder: Path) -> list[str]:
+    """Return the files of a folder, and of those in it, that may list transcripts."""
+    names = sorted(
+        path.relative_to(folder)
+        for path in (*folder.glob("*"), *folder.glob("*/*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    recordings = {name.with_suffix("") for name in names if name.suffix.lower() in AUDIO_SUFFIXES}
+    return [
+        str(name)
+        for name in names
+        if name.suffix.lower() in _LIST_SUFFIXES
+        and name.with_suffix("") not in recordings  # a.json beside a.wav is no list
+        and (folder / name).is_file()
+    ]
+
+
 def _detect_folder(folder: Path) -> str:
     if (folder / "wav.scp").is_file():
         return "kaldi"
@@ -132,16 +149,12 @@ def _detect_folder(folder: Path) -> str:
         return _detect_json_lines(folder / "manifest.jsonl")
     for _, _, files in os.walk(folder):
         if any(os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES for name in files):
-            found = [
-                str(path.relative_to(folder))
-                for path in sorted([*folder.glob("*"), *folder.glob("*/*")])
-                if path.suffix.lower() in _LIST_SUFFIXES and not path.name.startswith(".")
-            ]
-            if found:
+            if found := _lists(folder):
                 lists = [*found[:3], *([f"{len(found) - 3} more"] if len(found) > 3 else [])]
                 logger.warning(
-                    "%s is read as a folder of audio with .txt files; not read: %s. If one holds"
-                    " the transcripts, name it instead of the folder (.parquet as .csv).",
+                    "%s is read as a folder of audio with transcripts beside it; not read: %s. If "
+                    "one holds the transcripts, name it instead of the folder (convert a .parquet "
+                    "to .csv first).",
                     folder,
                     ", ".join(lists),
                 )
