@@ -17,6 +17,7 @@ HEADER = (
 )
 USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
+WITH_HEAD_DROPOUT = ("1b52eafa0b63", "ec411d584a57", "68425d3dc42d", "3777118c226f")
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -32,9 +33,9 @@ EXPLANATION = (
     "before the head learnt first (`finetune.head_steps`), JEPA rows also before spans were short "
     "and channels held apart (`pretrain.jepa`), and all but `best`, `shipped` and `transformers` "
     "without what the shipped encoder has beside the statistics of an utterance "
-    "(`encoder.normalization_prior_seconds`). All cells but those of commit 1b52eafa0b63 are from "
-    "before the head that learns first had to do without a part of what frames hold (docs/LOG.md, "
-    "2026-11-30)."
+    "(`encoder.normalization_prior_seconds`). The head that learns first had to do without a part "
+    "of what frames hold (docs/LOG.md, 2026-11-30) in the cells of commits "
+    f"{', '.join(WITH_HEAD_DROPOUT)} alone."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"

@@ -26,12 +26,21 @@ def labels(root: Path) -> Path:  # noqa: F811
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def taught() -> list[tuple[Path, dict[str, Any]]]:
+    """Which model taught, and how it was asked; `heard` fills it."""
+    return []
+
+
+@pytest.fixture
+def heard(
+    monkeypatch: pytest.MonkeyPatch, taught: list[tuple[Path, dict[str, Any]]]
+) -> list[list[str]]:
     """Say "ba bo" in everything, since random weights may hear nothing; keep what was asked."""
     asked: list[list[str]] = []
 
     def stand_in(model: Any, unlabelled: Any, **options: Any) -> list[Any]:
         asked.append(sorted(u.id for u in unlabelled))
+        taught.append((model.path, options))
         return [
             pseudo_labels.PseudoLabelled(
                 utterance=pseudo_labels.replace(u, text="ba bo"), confidence=-0.5
@@ -68,20 +77,13 @@ def test_a_closed_set_is_that_of_the_labels(
     tmp_path: Path,
     trainings: Trainings,  # noqa: F811
     heard: list[list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    taught: list[tuple[Path, dict[str, Any]]],
 ) -> None:
-    asked: list[dict[str, Any]] = []
-    stand_in = self_training.pseudo_label
-
-    def watch(model: Any, unlabelled: Any, **options: Any) -> Any:
-        asked.append(options)
-        return stand_in(model, unlabelled)
-
-    monkeypatch.setattr(self_training, "pseudo_label", watch)
     settings = [f"self_training.closed_set={is_closed}", "self_training.closed_set_slack=1.5"]
     run_recipe(recipe(labels, *THREE, *settings), tmp_path / "run")
     said = Counter((labels / "train" / f"train{n}.txt").read_text().strip() for n in range(3))
-    assert asked == [{"closed_set": dict(said) if is_closed else None, "slack": 1.5}]
+    ((_, options),) = taught
+    assert options == {"closed_set": dict(said) if is_closed else None, "slack": 1.5}
 
 
 def test_labels_that_are_no_closed_set_stop_the_run_before_training(
@@ -101,19 +103,11 @@ def test_a_second_round_has_the_first_as_its_teacher(
     tmp_path: Path,
     trainings: Trainings,  # noqa: F811
     heard: list[list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    taught: list[tuple[Path, dict[str, Any]]],
 ) -> None:
-    teachers: list[Path] = []
-    stand_in = self_training.pseudo_label
-
-    def watch(model: Any, unlabelled: Any, **options: Any) -> Any:
-        teachers.append(model.path)
-        return stand_in(model, unlabelled, **options)
-
-    monkeypatch.setattr(self_training, "pseudo_label", watch)
     run_dir = tmp_path / "run"
     run_recipe(recipe(labels, *THREE, "self_training.rounds=2"), run_dir)
-    assert [path.relative_to(run_dir).as_posix() for path in teachers] == [
+    assert [path.relative_to(run_dir).as_posix() for path, _ in taught] == [
         "finetune/bundle",
         "self_training/round1/bundle",
     ]
