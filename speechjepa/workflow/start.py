@@ -22,13 +22,15 @@ from speechjepa.workflow.run import digest
 
 _TOLD = ("results", "calibration", "licence", "languages")
 """What config.json tells of a finished model, and no training depends on."""
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_STAGES = ("pretrain", "self_training", "finetune", "translate")  # whose bundle is a run's start
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 
 def starting_bundle(recipe: Recipe) -> Path | None:
     """Return the bundle to start from, None = fresh weights.
 
-    `init` may also name a run folder, or that of a stage.
+    `init` may also name a run folder, or that of a stage. Of a run that pretrained it is that
+    encoder, of another one its last model.
 
     Raises:
         ConfigError: There is no model to start from.
@@ -45,10 +47,7 @@ def starting_bundle(recipe: Recipe) -> Path | None:
         return init
     if (init / "bundle" / "config.json").exists() and not (init / WEIGHTS_FILE).exists():
         return init / "bundle"  # of a stage, whose folder has a config.json of its own
-    for path in (
-        init,
-        *(init / stage / "bundle" for stage in ("pretrain", "finetune", "translate")),
-    ):
+    for path in (init, *(init / stage / "bundle" for stage in _STAGES)):
         if (path / "config.json").exists():
             return path
     raise ConfigError(
@@ -99,7 +98,7 @@ def _contents(start: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{start / CONFIG_FILE}: must be a mapping, not {type(config).__name__}")
     if is_published(config):
-        read = [path for path in start.iterdir() if path.suffix in (".json", *WEIGHT_SUFFIXES)]
+        read = [path for path in start.iterdir() if path.suffix in (".json", *_WEIGHT_SUFFIXES)]
     else:
         read = [start / WEIGHTS_FILE]
     contents: dict[str, Any] = {

@@ -141,3 +141,12 @@ def test_the_init_of_a_recipe_may_be_a_run_its_stage_or_its_model(named, tmp_pat
         (folder / "config.json").write_text("{}")
     settings = {"name": "a", "data": {"train": "/corpus"}, "init": str(tmp_path / named)}
     assert starting_bundle(build_recipe(settings)) == bundle
+
+
+def test_of_a_run_without_pretraining_its_last_model_is_the_start(tmp_path):
+    recipe = build_recipe({"name": "a", "data": {"train": "/corpus"}, "init": str(tmp_path)})
+    for stage in ("finetune", "self_training", "pretrain"):
+        bundle = tmp_path / stage / "bundle"
+        bundle.mkdir(parents=True)
+        (bundle / "config.json").write_text("{}")
+        assert starting_bundle(recipe) == bundle
