@@ -187,3 +187,15 @@ def test_an_unknown_format_is_refused(tmp_path) -> None:
     )
     path = lines(tmp_path / "x.xlsx", "words")
     refused(path, "is no manifest that can be told by its name")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"id": "c", "start": 0, "duration": 1, "supervisions": [], "recording": {}}',
+        '{"id": "r", "sources": [{"type": "file", "source": "a.wav"}], "num_samples": 16000}',
+        '{"id": "s", "recording_id": "r", "start": 0, "duration": 1, "text": "x"}',
+    ],
+)
+def test_manifests_of_lhotse_are_told_how_to_become_a_kaldi_folder(row, tmp_path) -> None:
+    refused(lines(tmp_path / "cuts.jsonl", row), "lhotse kaldi export")

@@ -175,6 +175,13 @@ def _detect_json_lines(path: Path) -> str:
         return "manifest" if "id" in keys else "nemo"
     if "file_name" in keys:
         return "audiofolder"
+    if not {"supervisions", "sources", "recording_id"}.isdisjoint(keys):
+        raise DataError(
+            "is a manifest of Lhotse, which is not read. Make a Kaldi folder of it with Lhotse:"
+            " `lhotse kaldi export RECORDINGS SUPERVISIONS FOLDER`, and name that.",
+            path=path,
+            line=line,
+        )
     raise DataError(
         f"has neither audio_filepath (NeMo) nor file_name (AudioFolder); its keys are"
         f" {', '.join(keys) or 'none'}. Rename the one that holds the audio to audio_filepath, or"
