@@ -75,21 +75,12 @@ def align_file(
     if not spoken:
         raise DataError("holds no word that the model can write", path=text_name)
     _tell_unknown(words, known, model, text_name)
-    num_samples = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal num_samples
-        for block in stream_audio(path, sample_rate=model.sample_rate):
-            num_samples += len(block)
-            yield block
-
     # Speech that a detector misses would have no place for its words.
     config = TranscribeConfig(**{**options, "vad": "none"})
-    logits = torch.cat(list(stitch_logits(model, counted(), config)))
+    logits, duration = _logits(model, path, config)
     token_ids = model.vocabulary.encode(spoken)
     if len(logits) * (2 * len(token_ids) + 1) > MAX_CELLS:
         raise DataError("is too long to be aligned at once: divide it and its text", path=path)
-    duration = num_samples / model.sample_rate
     found = align_words(logits, spoken, model.vocabulary, frame_seconds=model.frame_seconds)
     if found is None:
         raise DataError(
@@ -109,6 +100,22 @@ def align_file(
         "duration": duration,
         "segments": segments,
     }
+
+
+def _logits(
+    model: AlignmentModel, path: str | PathLike[str], config: TranscribeConfig
+) -> tuple[torch.Tensor, float]:
+    """Return the logits (T, V) of a recording, and how long it is (seconds)."""
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in stream_audio(path, sample_rate=model.sample_rate):
+            num_samples += len(block)
+            yield block
+
+    logits = torch.cat(list(stitch_logits(model, counted(), config)))
+    return logits, num_samples / model.sample_rate
 
 
 def _known(word: str, vocabulary: Vocabulary, config: TextConfig) -> str:
