@@ -294,9 +294,8 @@ def total_seconds(utterances: Iterable[Utterance]) -> float:
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:
-    """Return the size and time of a file, or of every file in a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return {"path": str(path), "digest": digest([[str(p), _file_state(p)] for p in files])}
+    """Return the size and time of a file."""
+    return {"path": str(path), "digest": digest([[str(path), _file_state(path)]])}
 
 
 def _file_state(path: Path) -> tuple[int, int] | None:
