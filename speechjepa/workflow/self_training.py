@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from speechjepa.data.findings import number
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import ConfigError
 from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label, training_set
 from speechjepa.text.normalize import normalize_text
+from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.language_model import attach
 from speechjepa.workflow.recipe import Recipe
@@ -109,14 +111,7 @@ def _round(
     pool = unlabelled(corpora)
     if not (folder / TRAINED).exists():
         model = load(teacher, device=default_device())
-        known = None
-        if config.closed_set:
-            # What could not be read gave the vocabulary nothing.
-            known = {
-                text: count
-                for text, count in closed_transcripts(recipe, corpora).items()
-                if all(character in model.vocabulary for character in text.replace(" ", ""))
-            }
+        known = writable(recipe, corpora, model.vocabulary) if config.closed_set else None
         slack = config.closed_set_slack
         recognised = pseudo_label(model, pool, closed_set=known, slack=slack)
         if not recognised:
@@ -154,6 +149,24 @@ def closed_transcripts(recipe: Recipe, corpora: Corpora) -> dict[str, int]:
             f"such as commands, but the labels have {len(counts)}: leave it out"
         )
     return dict(counts)
+
+
+def writable(recipe: Recipe, corpora: Corpora, vocabulary: Vocabulary) -> dict[str, int]:
+    """Return the `closed_transcripts` that a model with this vocabulary can write.
+
+    The others are those of labels that could not be read, so they gave it no letters; a warning
+    names the first.
+    """
+    known = closed_transcripts(recipe, corpora)
+    foreign = [text for text in known if any(c not in vocabulary for c in text.replace(" ", ""))]
+    if foreign:
+        logger.warning(
+            "self-training: %s of the closed set cannot be written by the model, as no recording "
+            "of it was read, and will not be recognised; the first: %s",
+            number(len(foreign), "transcript"),
+            foreign[0],
+        )
+    return {text: count for text, count in known.items() if text not in foreign}
 
 
 def _steps(recipe: Recipe, run_dir: Path) -> int | None:
