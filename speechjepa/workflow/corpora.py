@@ -14,7 +14,7 @@ from speechjepa.data.durations import seconds_of
 from speechjepa.data.findings import number
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
-from speechjepa.data.readers.common import DEV_SPLITS, TRAIN_SPLITS
+from speechjepa.data.readers.common import DEV_SPLITS, TEST_SPLITS, TRAIN_SPLITS
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import DataError
 from speechjepa.workflow.recipe import CorpusConfig, DataConfig
@@ -65,7 +65,8 @@ class Corpora:
 
     @cached_property
     def pool(self) -> list[Utterance]:
-        """Audio for pretraining: the pool, without the audio of a `dev` corpus.
+        """Audio for pretraining: the pool, without the audio of a `dev` corpus, and of corpora in
+        splits that are named as a whole without their test audio.
 
         Utterances that are held out for want of a dev corpus stay in: which they are changes with
         every new transcript, and pretraining must not begin again for that.
@@ -73,13 +74,28 @@ class Corpora:
         measured = {(u.audio_path, u.start) for u in self._given_dev or ()}
         found: dict[tuple[Path, float], Utterance] = {}
         for corpus in self.config.pool_corpora():
-            for utterance in self.read(corpus):
+            for utterance in self._pooled(corpus):
                 place = (utterance.audio_path, utterance.start)
                 if place not in measured:
                     found.setdefault(place, utterance)
         if measured and not found:
             raise DataError("all audio for pretraining is audio of `data.dev`, which is left out")
         return list(found.values())
+
+    def _pooled(self, corpus: CorpusConfig) -> list[Utterance]:
+        """Return the utterances of a corpus that pretraining hears."""
+        utterances = self.read(corpus)
+        is_for_test = [(u.split or "").lower() in TEST_SPLITS for u in utterances]
+        is_in_splits = any((u.split or "").lower() in TRAIN_SPLITS for u in utterances)
+        if corpus.split is not None or not is_in_splits or not any(is_for_test):
+            return utterances
+        logger.warning(
+            "not heard in pretraining, as it is for tests: %s of %s. "
+            "`pool: [{location: ..., split: NAME}]` in a recipe names a split that is",
+            number(sum(is_for_test), "utterance"),
+            self._name(Path(str(corpus.location))),
+        )
+        return [u for u, test in zip(utterances, is_for_test, strict=True) if not test]
 
     @property
     def labelled(self) -> list[Utterance]:

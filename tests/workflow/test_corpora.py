@@ -40,14 +40,28 @@ def test_labels_are_of_the_training_split_and_are_measured_on_the_dev_split(
     assert names(corpora.dev) == ["validation0", "validation1"]
     assert corpora.dev_name == "dev"
     assert "of other splits than train: 3 of test, 2 of validation" in caplog.text
-    heard = names(corpora.pool)
-    assert "test0" in heard and "validation0" not in heard
+    assert names(corpora.pool) == [f"train{i}" for i in range(5)]
     assert unlabelled(corpora) == []
 
 
 def test_self_training_hears_the_training_split_alone(config, tmp_path):
     (tmp_path / "all" / "train" / "train0.txt").unlink()
     assert names(unlabelled(Corpora(config, tmp_path / "run"))) == ["train0"]
+
+
+def test_pretraining_hears_no_test_audio_unless_it_is_named(config, tmp_path, caplog):
+    pool = replace(config, train=None, pool=("all",))
+    with caplog.at_level(logging.WARNING):
+        heard = names(Corpora(pool, tmp_path / "run").pool)
+    assert heard == [*(f"train{i}" for i in range(5)), "validation0", "validation1"]
+    assert "not heard in pretraining, as it is for tests: 3 utterances of all" in caplog.text
+    named = replace(pool, pool=(CorpusConfig(location="all", split="test"), "all/test"))
+    assert names(Corpora(named, tmp_path / "run").pool) == ["test0", "test1", "test2"]
+    assert names(Corpora(replace(pool, pool=("all/test",)), tmp_path / "run").pool) == [
+        "test0",
+        "test1",
+        "test2",
+    ]
 
 
 def test_recordings_of_no_split_are_learnt_from_and_other_spellings_are_known(config, tmp_path):

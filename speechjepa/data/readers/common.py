@@ -21,7 +21,8 @@ from speechjepa.errors import DataError
 
 TRAIN_SPLITS = ("train", "training")
 DEV_SPLITS = ("dev", "devel", "validation", "valid", "val")
-SPLIT_NAMES = frozenset([*TRAIN_SPLITS, *DEV_SPLITS, "test", "testing", "eval"])
+TEST_SPLITS = ("test", "testing", "eval")
+SPLIT_NAMES = frozenset([*TRAIN_SPLITS, *DEV_SPLITS, *TEST_SPLITS])
 """Folder names that are taken for the name of a split."""
 
 FIELDS: dict[str, tuple[str, ...]] = {
