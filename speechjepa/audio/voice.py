@@ -31,6 +31,7 @@ VADS = ("auto", "silero", "energy", "none")
 _CONTEXT = 64  # samples before a frame that Silero hears with it
 _BLOCK_FRAMES = 1024  # computed at once
 _PEAK, _MOST_GAIN = 0.5, 100.0  # what a recording's peak is brought to, by at most 40 dB
+_HELD_FRAMES = 4  # in a row, the peaks that count: those of vowels last, a click's does not
 _ENTER, _LEAVE = (
     0.5,
     0.35,
@@ -67,15 +68,17 @@ class SileroDetector:
     the LSTM between them runs in order.
 
     The network misses speech that is far below full scale, and takes faint noise beside it for
-    speech, so it hears every frame made louder, as far as the loudest sample so far allows: behind
-    a loud click all is as faint to it as it is. Steady noise is no speech to it however loud.
+    speech, so it hears every frame made louder, as far as its own peak and the highest so far that
+    lasted an eighth of a second allow: behind a loud knock that rings for longer all is as faint to
+    it as it is. Steady noise is no speech to it however loud.
     """
 
     def __init__(self) -> None:
         self._network = _silero()
         self._pending = np.zeros(_CONTEXT, np.float32)  # the context of the next frame, and samples
         self._state: tuple[Tensor, Tensor] | None = None
-        self._peak = torch.zeros(1)  # the largest magnitude so far
+        self._recent = torch.zeros(_HELD_FRAMES - 1)  # peaks of the frames before
+        self._held = torch.zeros(1)  # the highest peak so far that lasted
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take samples, as `Detector` says."""
@@ -97,9 +100,12 @@ class SileroDetector:
         samples = torch.from_numpy(self._pending[first * FRAME : end * FRAME + _CONTEXT])
         with torch.inference_mode():
             frames = samples.unfold(0, _CONTEXT + FRAME, FRAME)  # (N, 576)
-            peaks = torch.cat([self._peak, frames.abs().amax(dim=1)]).cummax(dim=0).values
-            self._peak = peaks[-1:]
-            frames = frames * (_PEAK / peaks[1:, None]).clamp(1.0, _MOST_GAIN)
+            peaks = torch.cat([self._recent, frames.abs().amax(dim=1)])
+            lasting = peaks.unfold(0, _HELD_FRAMES, 1).amin(dim=1)
+            held = torch.cat([self._held, lasting]).cummax(dim=0).values
+            self._recent, self._held = peaks[1 - _HELD_FRAMES :], held[-1:]
+            level = torch.maximum(held[1:], peaks[_HELD_FRAMES - 1 :])
+            frames = frames * (_PEAK / level[:, None]).clamp(1.0, _MOST_GAIN)
             probabilities, self._state = self._network(frames, self._state)
         return probabilities.numpy()
 

@@ -82,12 +82,24 @@ def test_silero_finds_speech_at_any_level():
         assert quiet[~loud].mean() < 0.1
 
 
+def test_a_click_makes_no_quiet_speech_fainter():
+    gaps = 0.002 * RANDOM.standard_normal(RATE)
+    waveform = np.concatenate([gaps, say_syllables(seconds=3.0), gaps]).astype(np.float32)
+    waveform *= 0.001 / np.abs(waveform).max()
+    undisturbed = is_speech(SileroDetector(), waveform)
+    waveform[RATE // 2 : RATE // 2 + 160] = 0.9 * RANDOM.uniform(-1, 1, 160)
+    clicked = is_speech(SileroDetector(), waveform)
+    assert undisturbed.mean() > 0.4
+    assert clicked[undisturbed].mean() > 0.9
+    assert clicked[~undisturbed].mean() < 0.1
+
+
 def test_silero_here_gives_what_its_own_torchscript_gives():
     folder = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"
     theirs = torch.jit.load(str(folder / "silero_vad.jit"))
     waveform = np.concatenate([np.zeros(RATE), say_syllables(2.0), melody(1.2)]).astype(np.float32)
     waveform = waveform[: len(waveform) // FRAME * FRAME]
-    waveform[0] = 0.6  # loud from the first frame on: nothing is made louder
+    waveform[: 4 * FRAME : FRAME] = 0.6  # loud for as long as counts: nothing is made louder after
     with torch.no_grad():
         expected = [theirs(frame[None], RATE).item() for frame in torch.tensor(waveform).split(512)]
     found = probabilities(SileroDetector(), waveform)
