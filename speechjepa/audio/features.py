@@ -41,6 +41,7 @@ class RunningStatistics(nn.Module):
     """For so long after speech frames still count."""
     _BLOCK = 1000  # frames; their decay stays far from the limits of float32
     _LONG_AGO = 1e6  # frames
+    _FAR_BELOW = 1e3  # nats
 
     mean: Tensor
     std: Tensor
@@ -61,15 +62,20 @@ class RunningStatistics(nn.Module):
         peaks = [(x - self.mean).mean(dim=1).max() for x in utterances if len(x)]
         self.peak.copy_(torch.stack(peaks).mean())
 
-    def start(self, batch: int) -> Tensor:
+    def start(self, batch: int, *, any_level: bool = False) -> Tensor:
         """Return the state (B, 1, 2 F + 3) before anything was heard.
 
         The loudest level, the frames since speech, and three decaying sums over frames: how many,
         their values, the squares of their values.
+
+        Args:
+            batch: B.
+            any_level: The first frames are speech, however faint; else they are if they are about
+                as loud as the training data, and speech that is far below that never counts.
         """
         num_mels = len(self.mean)
         state = self.mean.new_zeros(batch, 1, 2 * num_mels + 3)
-        state[:, :, 0] = self.peak
+        state[:, :, 0] = -self._FAR_BELOW if any_level else self.peak
         state[:, :, 1] = self._LONG_AGO
         state[:, :, 2] = weight = 100.0 * self.PRIOR_SECONDS
         state[:, :, 3 + num_mels :] = weight * self.std.square()

@@ -224,7 +224,8 @@ def open_stream(
         config=config,
         score_map=stored_map(model.calibration, use_lm=search is not None),
     )
-    source = _source(model, stream_words, chunk_seconds, look_ahead_seconds, config)
+    gated = vad != "none"
+    source = _source(model, stream_words, chunk_seconds, look_ahead_seconds, config, gated)
     gate = Gate(None if vad == "none" else make_detector(vad), model.sample_rate)
     return Stream(gate, source, stream_words, sample_rate=model.sample_rate, language=language)
 
@@ -235,12 +236,13 @@ def _source(
     chunk_seconds: float,
     look_ahead_seconds: float | None,
     config: WordsConfig,
+    gated: bool,
 ) -> LogitSource:
     chunks = streaming_chunks(model, chunk_seconds)
     look_ahead = look_ahead_frames(model, look_ahead_seconds)
     if chunks is not None:
         assert model.bundle.ctc is not None
-        return ChunkSource(model, model.bundle.ctc, chunks, look_ahead)
+        return ChunkSource(model, model.bundle.ctc, chunks, look_ahead, any_level=gated)
     _say_that_windows_are_heard_again()
     window = WINDOW_SECONDS
     if model.utterance_seconds is not None:

@@ -56,13 +56,20 @@ class ChunkSource:
         ctc: Its encoder and head.
         chunks: Frames per chunk and past chunks.
         look_ahead: Frames after a chunk that it sees, and that are encoded again with the next.
+        any_level: Only speech comes, however faint.
     """
 
     def __init__(
-        self, model: SpeechModel, ctc: CtcModel, chunks: Chunks, look_ahead: int = 0
+        self,
+        model: SpeechModel,
+        ctc: CtcModel,
+        chunks: Chunks,
+        look_ahead: int = 0,
+        *,
+        any_level: bool = False,
     ) -> None:
         self._ctc = ctc
-        self._stream = EncoderStream(ctc.encoder, chunks, look_ahead)  # type: ignore[arg-type]
+        self._stream = EncoderStream(ctc.encoder, chunks, look_ahead, any_level=any_level)  # type: ignore[arg-type]
         self._chunk_samples = chunks.frames * model.hop
         self._look_ahead = look_ahead * model.hop + model.encoder.feature_encoder.look_ahead
         self._num_chunks = self._num_samples = 0  # since the last pause

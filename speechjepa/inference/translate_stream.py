@@ -163,7 +163,7 @@ class TranslationStream(LiveTranslation):
                 "`translation.train.streaming={}`"
             )
         self._head = head
-        self._encoder = EncoderStream(encoder, chunks)
+        self._encoder = EncoderStream(encoder, chunks, any_level=vad != "none")
         self._most = None if chunks.left is None else chunks.frames * chunks.left
         self._begin()
 

@@ -37,12 +37,20 @@ class EncoderStream:
         encoder: In evaluation mode.
         chunks: Frames per chunk and past chunks.
         look_ahead: Frames after a chunk that it sees.
+        any_level: What is heard is speech, however faint, see `RunningStatistics.start`.
 
     Raises:
         ModelError: The encoder normalises over utterances and was not trained to stream.
     """
 
-    def __init__(self, encoder: SpeechEncoder, chunks: Chunks, look_ahead: int = 0) -> None:
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        chunks: Chunks,
+        look_ahead: int = 0,
+        *,
+        any_level: bool = False,
+    ) -> None:
         log_mel = encoder.feature_encoder.log_mel
         if log_mel.normalization != "global" and log_mel.running is None:
             raise ModelError(
@@ -52,7 +60,8 @@ class EncoderStream:
         self.chunks = chunks
         self.look_ahead = look_ahead
         self._most = None if chunks.left is None else chunks.frames * chunks.left
-        self._begin(None)
+        running = log_mel.running
+        self._begin(running.start(1, any_level=True) if any_level and running is not None else None)
 
     def _begin(self, statistics: Tensor | None) -> None:
         """Forget everything but statistics."""

@@ -222,3 +222,13 @@ def test_a_detector_that_there_is_not_is_refused(small):
         small.stream(vad="Silero")
     with pytest.raises(ConfigError, match="`vad` must be one of .* but is 'foo'"):
         small.transcribe("a.wav", vad="foo")
+
+
+def test_only_what_a_detector_let_through_is_speech_at_any_level(small):
+    def least_level(vad):
+        stream = small.stream(vad=vad)
+        return float(stream._source._stream._front_end.statistics[0, 0, 0])
+
+    usual = float(small.encoder.feature_encoder.log_mel.running.peak)
+    assert least_level("none") == pytest.approx(usual)
+    assert least_level("silero") < usual - 100

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from speechjepa.audio.features import GLOBAL_MEAN
 from speechjepa.errors import ConfigError, ModelError
 from speechjepa.models.encoder_stream import EncoderStream
 from speechjepa.models.speech_encoder import (
@@ -239,3 +240,26 @@ def test_statistics_weigh_little_after_a_pause_and_stay_what_they_are():
     assert float(state[0, 0, 2]) > 400 and float(after[0, 0, 2]) == pytest.approx(100.0)
     means = [s[0, 0, 3:83] / s[0, 0, 2] for s in (state, after)]
     assert torch.allclose(means[0], means[1], atol=1e-4)
+
+
+def test_faint_speech_is_as_loud_where_all_that_comes_is_speech():
+    running = encoder().feature_encoder.log_mel.running
+    loud = GLOBAL_MEAN + 3 * torch.randn(1, 2000, 80, generator=torch.Generator().manual_seed(0))
+    faint = loud - 9.2  # 40 dB
+
+    def heard(mel, **options):
+        return running(mel, running.start(1, **options))[0][0, -100:]
+
+    expected = heard(loud)
+    assert torch.allclose(heard(loud, any_level=True), expected, atol=1e-4)
+    assert (heard(faint, any_level=True) - expected).abs().mean() < 0.1
+    assert (heard(faint) - expected).abs().mean() > 1
+
+
+def test_a_stream_behind_a_gate_takes_what_comes_first_for_speech():
+    network, waveform = encoder(replace(SMALL, frame_rate=25)), 0.001 * speech(40000)
+    anything, usual = (EncoderStream(network, CHUNKS, any_level=a) for a in (True, False))
+    for stream, is_adapted in ((anything, True), (usual, False)):
+        stream.push(waveform)
+        state = stream._front_end.statistics
+        assert (float(state[0, 0, 2]) > 200) == is_adapted  # a second of prior, and what counts
