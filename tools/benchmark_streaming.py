@@ -268,7 +268,7 @@ def _in_chunks(
     assert ctc is not None
     logits = []
     for samples in _pieces(spoken, model.sample_rate):
-        stream = EncoderStream(cast(SpeechEncoder, ctc.encoder), chunks, look_ahead)
+        stream = EncoderStream(cast(SpeechEncoder, ctc.encoder), chunks, look_ahead, any_level=True)
         heard = [*stream.push(torch.from_numpy(samples)), *stream.finish()]
         features = torch.cat([chunk.features for chunk in heard], 1)
         logits.append(ctc.head_logits(features)[0])

@@ -37,6 +37,8 @@ class RunningStatistics(nn.Module):
     """Speech is down to this far below the loudest level (nats of mean log energy; 26 dB)."""
     PEAK_DECAY = 0.02
     """How fast the loudest level is forgotten (nats per second)."""
+    ANY_LEVEL_PEAK_DECAY = 1.0
+    """The same where all that comes is speech: a click counts for seconds, another may whisper."""
     HANGOVER_SECONDS = 0.5
     """For so long after speech frames still count."""
     _BLOCK = 1000  # frames; their decay stays far from the limits of float32
@@ -70,8 +72,8 @@ class RunningStatistics(nn.Module):
 
         Args:
             batch: B.
-            any_level: The first frames are speech, however faint; else they are if they are about
-                as loud as the training data, and speech that is far below that never counts.
+            any_level: Whatever comes first counts; else what is within `RANGE` of the peaks of the
+                training data, and speech far below that only after minutes.
         """
         num_mels = len(self.mean)
         state = self.mean.new_zeros(batch, 1, 2 * num_mels + 3)
@@ -90,21 +92,30 @@ class RunningStatistics(nn.Module):
         factor = (100.0 * self.PRIOR_SECONDS / weight).clamp(max=1.0)
         return torch.cat([state[:, :, :2], state[:, :, 2:] * factor], 2)
 
-    def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next frames mel (B, T, F) normalised, and the state after them."""
+    def forward(
+        self, mel: Tensor, state: Tensor, *, any_level: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next frames mel (B, T, F) normalised, and the state after them.
+
+        Args:
+            mel: Log-mel frames.
+            state: After the frames before; see `start`.
+            any_level: A detector found that all of it is speech and what is around it, so the
+                loudest level is forgotten fast.
+        """
         normalized = []
         for block in mel.split(self._BLOCK, dim=1):
             if block.shape[1]:
-                frames, state = self._block(block, state)
+                frames, state = self._block(block, state, any_level)
                 normalized.append(frames)
         return torch.cat(normalized, 1) if normalized else mel, state
 
-    def _block(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _block(self, mel: Tensor, state: Tensor, any_level: bool) -> tuple[Tensor, Tensor]:
         frames, num_mels = mel.shape[1:]
         x = mel - self.mean  # around the prior: its squares keep their precision
         level = x.mean(dim=2, keepdim=True)  # (B, T, 1)
         steps = torch.arange(1, frames + 1, device=mel.device, dtype=mel.dtype)[:, None]
-        slope = self.PEAK_DECAY / 100 * steps
+        slope = (self.ANY_LEVEL_PEAK_DECAY if any_level else self.PEAK_DECAY) / 100 * steps
         peak = torch.maximum((level + slope).cummax(dim=1).values, state[:, :, :1]) - slope
         spoken = torch.where(level > peak - self.RANGE, steps, -state[:, :, 1:2])
         since = steps - spoken.cummax(dim=1).values  # frames

@@ -30,8 +30,8 @@ VADS = ("auto", "silero", "energy", "none")
 
 _CONTEXT = 64  # samples before a frame that Silero hears with it
 _BLOCK_FRAMES = 1024  # computed at once
-_PEAK, _MOST_GAIN = 0.5, 100.0  # what a recording's peak is brought to, by at most 40 dB
-_HELD_FRAMES = 4  # in a row, the peaks that count: those of vowels last, a click's does not
+_PEAK, _MOST_GAIN = 0.5, 100.0  # what the level is brought to, by at most 40 dB
+_HELD_FRAMES = 4  # in a row reach a peak that counts; a vowel's do, a click's do not
 _ENTER, _LEAVE = (
     0.5,
     0.35,
@@ -69,8 +69,8 @@ class SileroDetector:
 
     The network misses speech that is far below full scale, and takes faint noise beside it for
     speech, so it hears every frame made louder, as far as its own peak and the highest so far that
-    lasted an eighth of a second allow: behind a loud knock that rings for longer all is as faint to
-    it as it is. Steady noise is no speech to it however loud.
+    four frames in a row reached allow: behind a knock that rings for a tenth of a second all is as
+    faint to it as it is. Steady noise is no speech to it however loud.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class SileroDetector:
             peaks = torch.cat([self._recent, frames.abs().amax(dim=1)])
             lasting = peaks.unfold(0, _HELD_FRAMES, 1).amin(dim=1)
             held = torch.cat([self._held, lasting]).cummax(dim=0).values
-            self._recent, self._held = peaks[1 - _HELD_FRAMES :], held[-1:]
+            self._recent, self._held = peaks[len(frames) :], held[-1:]
             level = torch.maximum(held[1:], peaks[_HELD_FRAMES - 1 :])
             frames = frames * (_PEAK / level[:, None]).clamp(1.0, _MOST_GAIN)
             probabilities, self._state = self._network(frames, self._state)

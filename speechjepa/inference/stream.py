@@ -224,9 +224,12 @@ def open_stream(
         config=config,
         score_map=stored_map(model.calibration, use_lm=search is not None),
     )
-    gated = vad != "none"
-    source = _source(model, stream_words, chunk_seconds, look_ahead_seconds, config, gated)
-    gate = Gate(None if vad == "none" else make_detector(vad), model.sample_rate)
+    detector = None if vad == "none" else make_detector(vad)
+    is_gated = detector is not None
+    source = _source(
+        model, stream_words, chunk_seconds, look_ahead_seconds, config, any_level=is_gated
+    )
+    gate = Gate(detector, model.sample_rate)
     return Stream(gate, source, stream_words, sample_rate=model.sample_rate, language=language)
 
 
@@ -236,13 +239,14 @@ def _source(
     chunk_seconds: float,
     look_ahead_seconds: float | None,
     config: WordsConfig,
-    gated: bool,
+    *,
+    any_level: bool,
 ) -> LogitSource:
     chunks = streaming_chunks(model, chunk_seconds)
     look_ahead = look_ahead_frames(model, look_ahead_seconds)
     if chunks is not None:
         assert model.bundle.ctc is not None
-        return ChunkSource(model, model.bundle.ctc, chunks, look_ahead, any_level=gated)
+        return ChunkSource(model, model.bundle.ctc, chunks, look_ahead, any_level=any_level)
     _say_that_windows_are_heard_again()
     window = WINDOW_SECONDS
     if model.utterance_seconds is not None:

@@ -56,7 +56,7 @@ class ChunkSource:
         ctc: Its encoder and head.
         chunks: Frames per chunk and past chunks.
         look_ahead: Frames after a chunk that it sees, and that are encoded again with the next.
-        any_level: Only speech comes, however faint.
+        any_level: See `EncoderStream`.
     """
 
     def __init__(

@@ -23,7 +23,8 @@ class Encoded(NamedTuple):
 
 
 class EncoderStream:
-    """Encode one stream; together its outputs equal `SpeechEncoder.encode_in_chunks` of the whole.
+    """Encode one stream; together its outputs equal `SpeechEncoder.encode_in_chunks` of the whole,
+    unless it hears speech of any level.
 
     Nothing is encoded twice: the state holds the samples and frames that windows and kernels
     overlap, the running statistics, and each block's keys and values of the chunks that may still
@@ -37,7 +38,8 @@ class EncoderStream:
         encoder: In evaluation mode.
         chunks: Frames per chunk and past chunks.
         look_ahead: Frames after a chunk that it sees.
-        any_level: What is heard is speech, however faint, see `RunningStatistics.start`.
+        any_level: All that comes is speech, however faint, and what is around it; see
+            `RunningStatistics.forward`.
 
     Raises:
         ModelError: The encoder normalises over utterances and was not trained to stream.
@@ -60,13 +62,15 @@ class EncoderStream:
         self.chunks = chunks
         self.look_ahead = look_ahead
         self._most = None if chunks.left is None else chunks.frames * chunks.left
-        running = log_mel.running
-        self._begin(running.start(1, any_level=True) if any_level and running is not None else None)
+        self._any_level = any_level
+        self._begin(None)
 
     def _begin(self, statistics: Tensor | None) -> None:
         """Forget everything but statistics."""
         encoder = self.encoder
-        self._front_end = FeatureStream(encoder.feature_encoder, statistics)
+        self._front_end = FeatureStream(
+            encoder.feature_encoder, statistics, any_level=self._any_level
+        )
         self._blocks = [block.start_stream() for block in encoder.blocks]  # type: ignore[operator]
         self._waiting: list[Tensor] = []
         self._num_samples = self._num_encoded = 0  # encoded: frames

@@ -16,12 +16,18 @@ class FeatureStream:
     Args:
         feature_encoder: In evaluation mode.
         statistics: State of the running statistics to go on from; None = as before any speech.
+        any_level: See `RunningStatistics.forward`.
     """
 
     def __init__(
-        self, feature_encoder: LogMelFeatureEncoder, statistics: Tensor | None = None
+        self,
+        feature_encoder: LogMelFeatureEncoder,
+        statistics: Tensor | None = None,
+        *,
+        any_level: bool = False,
     ) -> None:
         self.feature_encoder = feature_encoder
+        self._any_level = any_level
         log_mel = feature_encoder.log_mel
         weight = feature_encoder.projection.weight
         margin = log_mel.window_size - log_mel.hop
@@ -30,7 +36,7 @@ class FeatureStream:
         self._num_samples = self._num_mels = 0
         self.statistics = statistics
         if log_mel.running is not None and statistics is None:
-            self.statistics = log_mel.running.start(1)
+            self.statistics = log_mel.running.start(1, any_level=any_level)
         self._convolutions = cast(list[nn.Conv1d], list(feature_encoder.convolutions))
         self._inputs = [weight.new_zeros(1, c.in_channels, 1) for c in self._convolutions]
 
@@ -69,7 +75,7 @@ class FeatureStream:
         mel = log_mel.frames(used[None])
         if self.statistics is None or log_mel.running is None:
             return log_mel.normalize_globally(mel)
-        mel, self.statistics = log_mel.running(mel, self.statistics)
+        mel, self.statistics = log_mel.running(mel, self.statistics, any_level=self._any_level)
         return mel
 
     def _convolve(self, x: Tensor, number: int, last: bool) -> Tensor:

@@ -73,29 +73,37 @@ class Corpora:
         """
         measured = {(u.audio_path, u.start) for u in self._given_dev or ()}
         found: dict[tuple[Path, float], Utterance] = {}
+        for_tests: dict[tuple[Path, float], Utterance] = {}
         for corpus in self.config.pool_corpora():
-            for utterance in self._pooled(corpus):
+            utterances = self.read(corpus)
+            left_out = self._for_tests(corpus, {_split_of(u) for u in utterances})
+            for utterance in utterances:
                 place = (utterance.audio_path, utterance.start)
                 if place not in measured:
-                    found.setdefault(place, utterance)
+                    heard = for_tests if _split_of(utterance) in left_out else found
+                    heard.setdefault(place, utterance)
         if measured and not found:
             raise DataError("all audio for pretraining is audio of `data.dev`, which is left out")
+        if unheard := [u for place, u in for_tests.items() if place not in found]:
+            logger.warning(
+                "not pretrained on, as they are for tests: %s, the first %s. A recipe whose "
+                "`data.pool` lists `{location: ..., split: %s}` too hears them",
+                number(len(unheard), "utterance"),
+                unheard[0].audio_path,
+                unheard[0].split,
+            )
         return list(found.values())
 
-    def _pooled(self, corpus: CorpusConfig) -> list[Utterance]:
-        """Return the utterances of a corpus that pretraining hears."""
-        utterances = self.read(corpus)
-        is_for_test = [(u.split or "").lower() in TEST_SPLITS for u in utterances]
-        is_in_splits = any((u.split or "").lower() in TRAIN_SPLITS for u in utterances)
-        if corpus.split is not None or not is_in_splits or not any(is_for_test):
-            return utterances
-        logger.warning(
-            "not heard in pretraining, as it is for tests: %s of %s. "
-            "`pool: [{location: ..., split: NAME}]` in a recipe names a split that is",
-            number(sum(is_for_test), "utterance"),
-            self._name(Path(str(corpus.location))),
-        )
-        return [u for u, test in zip(utterances, is_for_test, strict=True) if not test]
+    def _for_tests(self, corpus: CorpusConfig, splits: set[str]) -> set[str]:
+        """Return those of the splits of a pool's corpus that pretraining does not hear.
+
+        They are those for tests, beside one for training, unless a list of labels is of them.
+        """
+        left_out = splits & set(TEST_SPLITS) if splits & set(TRAIN_SPLITS) else set()
+        train = self.config.train
+        if left_out and self._is_listed and train and corpus == self.config.complete(train):
+            left_out -= {_split_of(u) for u in self._listed}
+        return left_out
 
     @property
     def labelled(self) -> list[Utterance]:
@@ -146,7 +154,7 @@ class Corpora:
             return {}
         splits: dict[str, list[Utterance]] = {}
         for utterance in self.read(train):
-            splits.setdefault((utterance.split or "").lower(), []).append(utterance)
+            splits.setdefault(_split_of(utterance), []).append(utterance)
         return splits if any(name in splits for name in TRAIN_SPLITS) else {}
 
     @cached_property
@@ -163,7 +171,7 @@ class Corpora:
             return everything
         names = {"", *TRAIN_SPLITS}
         if self._is_listed:
-            names |= {(u.split or "").lower() for u in self._listed}
+            names |= {_split_of(u) for u in self._listed}
         left_out = sorted(self._splits.keys() - names)
         if left_out:
             logger.warning(
@@ -172,7 +180,7 @@ class Corpora:
                 "labels may be of any",
                 ", ".join(f"{len(self._splits[name])} of {name}" for name in left_out),
             )
-        return [u for u in everything if (u.split or "").lower() in names]
+        return [u for u in everything if _split_of(u) in names]
 
     @cached_property
     def _listed(self) -> list[Utterance]:
@@ -302,6 +310,10 @@ class Corpora:
                 "transcribe more, or name a `data.dev`"
             )
         return kept, dev
+
+
+def _split_of(utterance: Utterance) -> str:
+    return (utterance.split or "").lower()
 
 
 def total_seconds(utterances: Iterable[Utterance]) -> float:

@@ -75,8 +75,9 @@ class DataConfig:
     corpus: str | None = None
     """Location of the entries below that give only a split."""
     pool: tuple[str | CorpusConfig, ...] = ()
-    """Corpora whose audio is used without labels in pretraining; empty = `train`. Of one in splits,
-    named without a `split`, all but its test audio is."""
+    """Corpora whose audio is used without labels in pretraining; empty = `train`. Of one in splits
+    (train or training, and others) that is named without a `split`, all but test, testing and eval
+    is."""
     train: str | CorpusConfig | None = None
     """Corpus with the labelled utterances."""
     labels: str | LabelDraw = "all"

@@ -162,7 +162,7 @@ def writable(recipe: Recipe, corpora: Corpora, vocabulary: Vocabulary) -> dict[s
     if foreign:
         logger.warning(
             "self-training: %s of the closed set cannot be written by the model, as no recording "
-            "of it was read, and will not be recognised; the first: %s",
+            "with such letters was read, and will be taken for others; the first: %s",
             number(len(foreign), "transcript"),
             foreign[0],
         )

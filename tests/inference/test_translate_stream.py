@@ -170,6 +170,13 @@ def test_a_live_translation_is_decoded_as_asked(model) -> None:
         model.translate_live(decoder="beam")
 
 
+def test_only_what_a_detector_let_through_is_speech_at_any_level(model) -> None:
+    translator = SpeechTranslator(model)
+    streams = [TranslationStream(translator, vad=vad) for vad in ("none", "silero")]
+    usual, any_level = (float(stream._encoder._front_end.statistics[0, 0, 0]) for stream in streams)
+    assert any_level < usual - 100
+
+
 def test_what_is_for_recordings_is_refused_for_a_stream(model, tmp_path, capsys) -> None:
     given = ["translate", "-", "--model", str(model.path)]
     assert main([*given, "--stream", "--head", "retrieval"]) == 2

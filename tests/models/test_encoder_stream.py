@@ -246,20 +246,29 @@ def test_faint_speech_is_as_loud_where_all_that_comes_is_speech():
     running = encoder().feature_encoder.log_mel.running
     loud = GLOBAL_MEAN + 3 * torch.randn(1, 2000, 80, generator=torch.Generator().manual_seed(0))
     faint = loud - 9.2  # 40 dB
+    click = torch.cat([loud[:, :1] + 5, faint], 1)
 
-    def heard(mel, **options):
-        return running(mel, running.start(1, **options))[0][0, -100:]
+    def heard(mel, any_level, state=None):
+        state = running.start(1, any_level=any_level) if state is None else state
+        normalized, state = running(mel, state, any_level=any_level)
+        return normalized[0, -100:], state
 
-    expected = heard(loud)
-    assert torch.allclose(heard(loud, any_level=True), expected, atol=1e-4)
-    assert (heard(faint, any_level=True) - expected).abs().mean() < 0.1
-    assert (heard(faint) - expected).abs().mean() > 1
+    expected = heard(loud, any_level=False)[0]
+    for any_level, is_adapted in ((True, True), (False, False)):
+        after = running.after_pause(heard(loud, any_level)[1])
+        for mel, state in ((faint, None), (click, None), (faint, after)):
+            error = (heard(mel, any_level, state)[0] - expected).abs().mean()
+            assert error < 0.2 if is_adapted else error > 1
+    assert torch.allclose(heard(loud, any_level=True)[0], expected, atol=1e-4)
 
 
-def test_a_stream_behind_a_gate_takes_what_comes_first_for_speech():
+def test_any_level_is_the_same_however_the_stream_is_cut():
     network, waveform = encoder(replace(SMALL, frame_rate=25)), 0.001 * speech(40000)
-    anything, usual = (EncoderStream(network, CHUNKS, any_level=a) for a in (True, False))
-    for stream, is_adapted in ((anything, True), (usual, False)):
-        stream.push(waveform)
-        state = stream._front_end.statistics
-        assert (float(state[0, 0, 2]) > 200) == is_adapted  # a second of prior, and what counts
+    found = []
+    for size in (40000, 1601):
+        stream = EncoderStream(network, CHUNKS, any_level=True)
+        parts = [c for samples in waveform.split(size) for c in stream.push(samples)]
+        found.append(joined(parts + stream.finish()))
+        assert float(stream._front_end.statistics[0, 0, 2]) > 200  # the second of prior, and more
+    assert torch.allclose(found[0], found[1], atol=1e-4)
+    assert not torch.allclose(found[0], at_once(network, waveform), atol=0.1)

@@ -50,18 +50,22 @@ def test_self_training_hears_the_training_split_alone(config, tmp_path):
 
 
 def test_pretraining_hears_no_test_audio_unless_it_is_named(config, tmp_path, caplog):
-    pool = replace(config, train=None, pool=("all",))
+    def heard(*pool, **more):
+        caplog.clear()
+        return names(Corpora(replace(config, pool=pool, **more), tmp_path / "run").pool)
+
+    others = [*(f"train{i}" for i in range(5)), "validation0", "validation1"]
+    tests = ["test0", "test1", "test2"]
+    named = CorpusConfig(location="all", split="test")
     with caplog.at_level(logging.WARNING):
-        heard = names(Corpora(pool, tmp_path / "run").pool)
-    assert heard == [*(f"train{i}" for i in range(5)), "validation0", "validation1"]
-    assert "not heard in pretraining, as it is for tests: 3 utterances of all" in caplog.text
-    named = replace(pool, pool=(CorpusConfig(location="all", split="test"), "all/test"))
-    assert names(Corpora(named, tmp_path / "run").pool) == ["test0", "test1", "test2"]
-    assert names(Corpora(replace(pool, pool=("all/test",)), tmp_path / "run").pool) == [
-        "test0",
-        "test1",
-        "test2",
-    ]
+        assert heard("all", train=None) == others
+        assert "not pretrained on, as they are for tests: 3 utterances, the first" in caplog.text
+        assert "`{location: ..., split: test}`" in caplog.text
+        assert heard(named, train=None) == heard("all/test", train=None) == tests
+        assert heard("all", named, train=None) == sorted([*tests, *others])
+        (tmp_path / "all" / "few.txt").write_text("test/test0\ntrain/train1\n")
+        assert heard(labels="few") == sorted([*tests, *others])  # labels are of the test split
+        assert not caplog.text
 
 
 def test_recordings_of_no_split_are_learnt_from_and_other_spellings_are_known(config, tmp_path):
