@@ -17,7 +17,14 @@ HEADER = (
 )
 USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
-WITH_HEAD_DROPOUT = ("1b52eafa0b63", "ec411d584a57", "68425d3dc42d", "3777118c226f", "c5147e272db8")
+WITH_HEAD_DROPOUT = (
+    "1b52eafa0b63",
+    "ec411d584a57",
+    "68425d3dc42d",
+    "3777118c226f",
+    "c5147e272db8",
+    "2d2ac59f1771",
+)
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
