@@ -225,9 +225,13 @@ def open_stream(
         score_map=stored_map(model.calibration, use_lm=search is not None),
     )
     detector = None if vad == "none" else make_detector(vad)
-    is_gated = detector is not None
     source = _source(
-        model, stream_words, chunk_seconds, look_ahead_seconds, config, any_level=is_gated
+        model,
+        stream_words,
+        chunk_seconds,
+        look_ahead_seconds,
+        config,
+        any_level=detector is not None,
     )
     gate = Gate(detector, model.sample_rate)
     return Stream(gate, source, stream_words, sample_rate=model.sample_rate, language=language)

@@ -111,7 +111,9 @@ def _round(
     pool = unlabelled(corpora)
     if not (folder / TRAINED).exists():
         model = load(teacher, device=default_device())
-        known = writable(recipe, corpora, model.vocabulary) if config.closed_set else None
+        known = (
+            writable_transcripts(recipe, corpora, model.vocabulary) if config.closed_set else None
+        )
         slack = config.closed_set_slack
         recognised = pseudo_label(model, pool, closed_set=known, slack=slack)
         if not recognised:
@@ -151,7 +153,9 @@ def closed_transcripts(recipe: Recipe, corpora: Corpora) -> dict[str, int]:
     return dict(counts)
 
 
-def writable(recipe: Recipe, corpora: Corpora, vocabulary: Vocabulary) -> dict[str, int]:
+def writable_transcripts(
+    recipe: Recipe, corpora: Corpora, vocabulary: Vocabulary
+) -> dict[str, int]:
     """Return the `closed_transcripts` that a model with this vocabulary can write.
 
     The others are those of labels that could not be read, so they gave it no letters; a warning

@@ -19,7 +19,7 @@ from speechjepa.inference.pseudo_labels import pseudo_label
 from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import build_recipe
-from speechjepa.workflow.self_training import closed_transcripts, writable
+from speechjepa.workflow.self_training import closed_transcripts, writable_transcripts
 from tests.tone_model import ToneModel, synthesize, write
 
 LETTERS = Vocabulary.build(["ab"])
@@ -140,6 +140,6 @@ def test_what_no_recording_gave_letters_to_is_named_and_left_out(caplog) -> None
     said = [Utterance(id=t, audio_path=Path("x.wav"), text=t) for t in ("a b", "b", "b", "zoo")]
     labels = cast(Corpora, SimpleNamespace(labelled=said))
     with caplog.at_level(logging.WARNING):
-        assert writable(recipe, labels, LETTERS) == {"a b": 1, "b": 2}
+        assert writable_transcripts(recipe, labels, LETTERS) == {"a b": 1, "b": 2}
     assert "1 transcript of the closed set cannot be written" in caplog.text
     assert "the first: zoo" in caplog.text
