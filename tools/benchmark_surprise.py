@@ -1,12 +1,14 @@
-"""Is a JEPA surprised by speech that was tampered with? Pairwise accuracy on minimal pairs.
+"""Is a model surprised by speech that was tampered with? Pairwise accuracy on minimal pairs.
 
     python tools/benchmark_surprise.py --model runs/encoder --data DATA/mboshi/dev \\
         --choose DATA/mboshi/train -o results/surprise.json
 
 Every pair is the same speech with and without one change; every place that is cut, in both, is
-faded over 5 ms, so that no click gives the change away. Which score is compared (the mean error or
-its highest tenth) is chosen on the corpus of --choose. The untrained encoder has the same sizes
-and fresh weights.
+faded over 5 ms, so that no click gives the change away. Which score is compared (the error of all
+frames or their highest tenth) is chosen on the corpus of --choose. Both sides of a splice are two
+recordings that hold the same four halves, so the errors of all their frames are added up: means of
+each would weigh a half by how long the other one is. The untrained model has the same sizes and
+fresh weights, a predictor of the future the same whitening.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from speechjepa.data.utterance import Utterance
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.inference.surprise import surprise
 from speechjepa.models.bundle import Bundle, fresh_copy
+from speechjepa.models.future import FutureModel
 from speechjepa.models.pretraining import build_predictor
 from speechjepa.workflow.record import make_record, write_json
 
 Samples = NDArray[np.float32]
 Pair = tuple[list[Samples], list[Samples]]
 """Natural and changed; several of each where a change needs two recordings."""
-SCORES = ("score", "peak")
+SCORES = ("all frames", "peak")
 FADE_SECONDS = 0.005
 SEGMENT_SECONDS = 0.5
 REMOVED_SECONDS = 0.1
@@ -41,7 +44,9 @@ MIN_SECONDS, MAX_SECONDS = 2.5, 8.0
 def main() -> None:
     """Measure, and write one JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", required=True, help="a pretrained JEPA")
+    parser.add_argument(
+        "--model", required=True, help="pretrained with the objective future, or jepa"
+    )
     parser.add_argument("--data", required=True, help="transcribed or not; speakers must be known")
     parser.add_argument(
         "--choose", required=True, help="another split, that the score is chosen on"
@@ -86,9 +91,16 @@ def main() -> None:
 def untrained(model: SpeechModel, seed: int) -> SpeechModel:
     """Return a model of the same sizes with fresh weights."""
     torch.manual_seed(seed)
+    encoder = fresh_copy(model.bundle.encoder)
+    if model.bundle.future is not None:
+        known = model.bundle.future.future
+        fresh = FutureModel(encoder, known.config)
+        fresh.future.load_state_dict(
+            {name: known.get_buffer(name) for name in ("mean", "whitening", "usual")}, strict=False
+        )
+        return SpeechModel(Bundle(encoder=encoder, future=fresh))
     sizes = model.bundle.predictor_config
     assert sizes is not None
-    encoder = fresh_copy(model.bundle.encoder)
     network = build_predictor(encoder, sizes)
     return SpeechModel(Bundle(encoder=encoder, predictor=network, predictor_config=sizes))
 
@@ -99,7 +111,8 @@ def judge(model: SpeechModel, pairs: list[Pair]) -> dict[str, NDArray[np.float64
 
     def totals(waves: list[Samples]) -> NDArray[np.float64]:
         heard = [surprise(model, torch.from_numpy(wave)) for wave in waves]
-        return np.array([sum(getattr(one, name) for one in heard) for name in SCORES])
+        every = sum(one.score * len(one.error) for one in heard)
+        return np.array([every, sum(one.peak for one in heard)])
 
     differences = np.array([totals(changed) - totals(natural) for natural, changed in pairs])
     return dict(zip(SCORES, ((1 + np.sign(differences)) / 2).T, strict=True))

@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPAN_SECONDS = 0.2
-"""What a model must have hidden in pretraining to be surprised by what listeners are (seconds)."""
-FOR_SURPRISE = (
-    f"pretrain.jepa.mask_length_seconds={SPAN_SECONDS} pretrain.jepa.context_std_weight=0 "
-    "pretrain.jepa.context_cov_weight=0"
-)
-"""Settings of such a pretraining; the default ones make better starts for fine-tuning, and are
-surprised at chance (docs/LOG.md, 2026-11-29)."""
+"""What a JEPA must have hidden in pretraining to be surprised by what listeners are (seconds);
+those of the default settings are surprised at chance (docs/LOG.md, 2026-11-29)."""
+FOR_SURPRISE = "--objective future --minutes 5"
+"""The pretraining that is made for it."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,11 +26,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "surprise",
         help="where a recording goes on as speech does not: splices, cuts, damage",
-        description="Print how badly a pretrained model predicts each recording: a table of file, "
-        "seconds, mean error, mean of its highest tenth, and the time of the peak (s).",
-        epilog="The model must have been pretrained with longer spans than by default: "
-        f"`speechjepa pretrain recordings/ {FOR_SURPRISE}`. Scores compare recordings of one "
-        "kind under one model; they have no scale of their own. "
+        description="Print how unexpected each recording is to a pretrained model: a table of "
+        "file, seconds, mean error, mean of its highest tenth, and the time of the peak (s).",
+        epilog=f"Make the model with `speechjepa pretrain recordings/ {FOR_SURPRISE} -o runs/usual`"
+        ", of recordings that are as they should be: 0 is their mean, 1 is one standard deviation "
+        "of their frames more. Of a JEPA, scores have no scale of their own. "
         "Exit status: 0 when every file was heard, 1 when one could not be.",
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or folders of it")
@@ -56,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from speechjepa.errors import DataError, SpeechJepaError
     from speechjepa.inference.model import load
     from speechjepa.inference.output_folder import prepare_folder, tell_kept
-    from speechjepa.inference.surprise import predictor_of, surprise_of_file
+    from speechjepa.inference.surprise import future_of, predictor_of, surprise_of_file
     from speechjepa.inference.transcribe_files import find_recordings
 
     if args.output_dir is not None:
@@ -64,15 +61,16 @@ def run(args: argparse.Namespace) -> int:
     # A run's folder holds a fine-tuned model too, which has no predictor any more.
     inside = Path(args.model) / "pretrain" / "bundle"
     model = load(inside if inside.is_dir() else args.model)
-    hidden = predictor_of(model)[1].mask_length_seconds
-    if hidden < SPAN_SECONDS:
-        logger.warning(
-            "%s was pretrained for fine-tuning, with hidden spans of %g s: expect its scores to "
-            "be at chance; for this command pretrain with %s",
-            args.model,
-            hidden,
-            FOR_SURPRISE,
-        )
+    if future_of(model) is None:
+        hidden = predictor_of(model)[1].mask_length_seconds
+        if hidden < SPAN_SECONDS:
+            logger.warning(
+                "%s was pretrained for fine-tuning, with hidden spans of %g s: expect its scores "
+                "to be at chance; for this command pretrain with %s",
+                args.model,
+                hidden,
+                FOR_SURPRISE,
+            )
     recordings = find_recordings(args.inputs)
     failed = 0
     kept: list[Path] = []

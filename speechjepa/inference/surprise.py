@@ -1,8 +1,8 @@
-"""How unexpected speech is to a JEPA: the error of its predictions, over time and per file."""
+"""How unexpected speech is to what was pretrained on other: over time, and per file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,14 @@ from torch.nn import functional
 from speechjepa.audio.files import probe_audio, read_audio
 from speechjepa.errors import AudioError, ModelError
 from speechjepa.inference.model import SpeechModel
+from speechjepa.models.future import FuturePredictor
 from speechjepa.models.pretraining import ContextPredictionModel, PredictorConfig
 from speechjepa.objectives.latent import layer_targets
 
 PIECE_SECONDS = 15.6
 """Longer audio is heard in equal pieces of at most this, as in pretraining (seconds)."""
+LEAD_SECONDS = 4.0
+"""What is heard again before each piece but the first, so that its beginning is no surprise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,10 @@ class Surprise:
     times: NDArray[np.float64]
     """(T,) middle of each frame (seconds)."""
     error: NDArray[np.float32]
-    """(T,) one minus the cosine between a frame's representation and what was predicted of it:
-    0 = as expected, 1 = nothing was known of it, 2 = the opposite."""
+    """(T,) how unexpected each frame is. With a predictor of the future, in standard deviations of
+    what the recordings that it was pretrained on have, 0 = their mean. With a JEPA, one minus the
+    cosine between a frame's representation and what was predicted of it: 0 = as expected, 1 =
+    nothing was known of it, 2 = the opposite."""
     seconds: float
     """Length of the recording."""
 
@@ -57,15 +62,19 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
 
     Raises:
         AudioError: It cannot be read, or is too short.
-        ModelError: The model is no JEPA, or was fine-tuned since.
+        ModelError: The model predicts nothing, or was fine-tuned since.
     """
-    predictor_of(model)
+    future = future_of(model)
+    if future is None:
+        predictor_of(model)
+    lead = 0.0 if future is None else LEAD_SECONDS
     seconds = probe_audio(path).duration
     pieces = max(1, int(np.ceil(seconds / PIECE_SECONDS)))
     found: list[Surprise] = []
     for index in range(pieces):
-        start = seconds * index / pieces
-        length = None if index + 1 == pieces else seconds / pieces
+        begin = seconds * index / pieces
+        start = max(0.0, begin - lead)
+        length = None if index + 1 == pieces else begin + seconds / pieces - start
         waveform = read_audio(path, sample_rate=model.sample_rate, start=start, duration=length)
         if len(waveform) < shortest_samples(model):
             raise AudioError(
@@ -73,7 +82,9 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
                 f"lasts {len(waveform) / model.sample_rate:.2f} s; surprise needs "
                 f"{shortest_samples(model) / model.sample_rate:.2f} s of audio or more.",
             )
-        found.append(surprise(model, torch.from_numpy(waveform), offset=start))
+        piece = surprise(model, torch.from_numpy(waveform), offset=start)
+        new = piece.times >= begin
+        found.append(replace(piece, times=piece.times[new], error=piece.error[new]))
     return Surprise(
         times=np.concatenate([piece.times for piece in found]),
         error=np.concatenate([piece.error for piece in found]),
@@ -83,9 +94,10 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
 
 @torch.inference_mode()
 def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Surprise:
-    """Return the surprise of at most some 15 seconds of speech.
+    """Return the surprise of at most some 20 seconds of speech.
 
-    Spans as long as in pretraining are hidden in turn, half of the frames at a time, shifted until
+    A predictor of the future says how improbable each frame is after those before it. Of a JEPA,
+    spans as long as in pretraining are hidden in turn, half of the frames at a time, shifted until
     every frame was hidden several times, and again with spans twice as long: the short ones find
     what is wrong inside a sound, the long ones what does not go together. The cosine and not the
     squared error of training: what is loud or rare has large targets, which says little of whether
@@ -93,7 +105,7 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     (https://arxiv.org/abs/2502.11831).
 
     Args:
-        model: A pretrained JEPA, with its predictor.
+        model: Pretrained with the objective `future`, or a JEPA with its predictor.
         waveform: (S,) float32 in [-1, 1].
         offset: Added to the times (seconds).
 
@@ -101,12 +113,15 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
         ValueError: It is shorter than `shortest_samples`.
         ModelError: The model has no predictor.
     """
-    network, config = predictor_of(model)
-    encoder = network.encoder
-    rate = model.sample_rate / model.hop
-    span = _span(model)
     if len(waveform) < shortest_samples(model):
         raise ValueError(f"surprise needs {shortest_samples(model)} samples or more")
+    future = future_of(model)
+    if future is not None:
+        error = future.energy(waveform.to(model.device))
+        return _surprise(error, future.hop / future.sample_rate, offset, len(waveform), model)
+    network, config = predictor_of(model)
+    encoder = network.encoder
+    span = _span(model)
     lengths = torch.tensor([len(waveform)], device=model.device)
     features, frames = encoder.extract_features(waveform[None].to(model.device), lengths)
     num_frames = int(frames[0])
@@ -114,10 +129,16 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
     targets = _targets(network, config, features, frames)
     errors = [_error(network, features, frames, targets, width) for width in (span, 2 * span)]
     error = torch.stack(errors).mean(dim=0)
+    return _surprise(error, model.hop / model.sample_rate, offset, len(waveform), model)
+
+
+def _surprise(
+    error: Tensor, frame_seconds: float, offset: float, samples: int, model: SpeechModel
+) -> Surprise:
     return Surprise(
-        times=offset + (np.arange(num_frames, dtype=np.float64) + 0.5) / rate,
-        error=error.cpu().numpy(),
-        seconds=len(waveform) / model.sample_rate,
+        times=offset + (np.arange(len(error), dtype=np.float64) + 0.5) * frame_seconds,
+        error=error.float().cpu().numpy(),
+        seconds=samples / model.sample_rate,
     )
 
 
@@ -137,13 +158,24 @@ def _error(
 
 
 def shortest_samples(model: SpeechModel) -> int:
-    """Return how many samples it takes to hide the longer span and see as much."""
+    """Return how many samples it takes: two frames, or to hide a JEPA's longer span and see as
+    much."""
+    future = future_of(model)
+    if future is not None:
+        return 2 * future.hop
     return (4 * _span(model) + 1) * model.hop
 
 
 def _span(model: SpeechModel) -> int:
     _, config = predictor_of(model)
     return max(1, round(config.mask_length_seconds * model.sample_rate / model.hop))
+
+
+def future_of(model: SpeechModel) -> FuturePredictor | None:
+    """Return a model's predictor of the future, if that is what it was pretrained for."""
+    if model.bundle.future is None:
+        return None
+    return model.bundle.future.to(model.device).eval().future
 
 
 def predictor_of(model: SpeechModel) -> tuple[ContextPredictionModel, PredictorConfig]:
@@ -156,8 +188,8 @@ def predictor_of(model: SpeechModel) -> tuple[ContextPredictionModel, PredictorC
     if bundle.predictor is None or bundle.predictor_config is None:
         name = "this model" if model.path is None else str(model.path)
         raise ModelError(
-            f"{name} has no predictor: surprise needs a bundle that `speechjepa pretrain` wrote "
-            "with the objective jepa, not fine-tuned since"
+            f"{name} has no predictor: surprise needs a bundle that `speechjepa pretrain "
+            "--objective future` wrote, or one of the objective jepa, not fine-tuned since"
         )
     bundle.predictor.to(model.device).eval()
     return bundle.predictor, bundle.predictor_config

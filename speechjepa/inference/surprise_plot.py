@@ -24,16 +24,17 @@ def surprise_svg(found: Surprise, name: str, loudness: NDArray[np.float32]) -> s
     """
     width = _WIDTH - _LEFT - _RIGHT
     times, error = _thin(found.times, found.error)
-    top = float(error.max()) * 1.05 or 1.0
+    top = max(float(error.max()), 0.0) * 1.05 or 1.0
+    low = min(float(error.min()), 0.0)
 
     def x(seconds: float) -> float:
         return _LEFT + width * seconds / found.seconds
 
-    curve = " ".join(
-        f"{x(t):.1f},{_MIDDLE - (_MIDDLE - _TOP) * e / top:.1f}"
-        for t, e in zip(times, error, strict=True)
-    )
-    mean = _MIDDLE - (_MIDDLE - _TOP) * found.score / top
+    def y(value: float) -> float:
+        return _MIDDLE - (_MIDDLE - _TOP) * (value - low) / (top - low)
+
+    curve = " ".join(f"{x(t):.1f},{y(e):.1f}" for t, e in zip(times, error, strict=True))
+    mean = y(found.score)
     high = max(float(loudness.max()), 1e-6)
     places = np.linspace(0, found.seconds, len(loudness))
     shape = " ".join(
@@ -53,7 +54,7 @@ def surprise_svg(found: Surprise, name: str, loudness: NDArray[np.float32]) -> s
         f'<text x="{_LEFT}" y="20" font-size="14">{html.escape(name)}: surprise '
         f"{found.score:.3f}, highest at {found.peak_time:.2f} s</text>{marks}"
         f'<text x="{_LEFT - 6}" y="{_TOP + 10}" text-anchor="end">{top:.2g}</text>'
-        f'<text x="{_LEFT - 6}" y="{_MIDDLE}" text-anchor="end">0</text>'
+        f'<text x="{_LEFT - 6}" y="{_MIDDLE}" text-anchor="end">{low:.2g}</text>'
         f'<text transform="translate(14 {(_TOP + _MIDDLE) // 2}) rotate(-90)" '
         'text-anchor="middle">prediction error</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">seconds</text>'

@@ -19,6 +19,7 @@ from speechjepa.errors import ConfigError, ModelError, SpeechJepaError
 from speechjepa.models.checkpoint_files import CHECKPOINT_SUFFIXES
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder
+from speechjepa.models.future import FutureConfig, FutureModel
 from speechjepa.models.pretraining import (
     ContextPredictionModel,
     PredictorConfig,
@@ -49,6 +50,8 @@ class Bundle:
     """Encoder and predictor of a JEPA, when pretrained and not fine-tuned since."""
     predictor_config: PredictorConfig | None = None
     """Sizes of the predictor."""
+    future: FutureModel | None = None
+    """Encoder and a predictor of what comes next, where pretraining was for that."""
     vocabulary: Vocabulary | None = None
     """Characters of the head."""
     text: TextConfig = field(default_factory=TextConfig)
@@ -139,6 +142,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
         "encoder": {"type": encoder_type(config), **to_dict(config)},
         "head": None,
         "predictor": None,
+        "future": None,
         "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
         "text": to_dict(bundle.text),
         "languages": list(bundle.languages),
@@ -154,6 +158,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
     elif bundle.predictor is not None:
         entry["predictor"] = to_dict(bundle.predictor_config)
         module = bundle.predictor
+    elif bundle.future is not None:
+        entry["future"] = to_dict(bundle.future.future.config)
+        module = bundle.future
     prefix = "encoder." if module is bundle.encoder else ""
     tensors = {
         prefix + name: tensor.detach().cpu().contiguous()
@@ -225,6 +232,10 @@ def load_bundle(folder: str | Path, language: str | None = None) -> Bundle:
         elif entry.get("predictor") is not None:
             sizes = from_dict(PredictorConfig, entry["predictor"], where=where)
             bundle.predictor, bundle.predictor_config = build_predictor(encoder, sizes), sizes
+        elif entry.get("future") is not None:
+            bundle.future = FutureModel(
+                encoder, from_dict(FutureConfig, entry["future"], where=where)
+            )
     except ModelError:
         raise
     except KeyError as error:
@@ -233,7 +244,9 @@ def load_bundle(folder: str | Path, language: str | None = None) -> Bundle:
         raise ModelError(f"{error}; the bundle is damaged") from error
     except (SpeechJepaError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: {error}; the bundle is damaged") from error
-    module: nn.Module = bundle.ctc or bundle.predictor or nn.ModuleDict({"encoder": encoder})
+    module: nn.Module = (
+        bundle.ctc or bundle.predictor or bundle.future or nn.ModuleDict({"encoder": encoder})
+    )
     _load_weights(module, folder / WEIGHTS_FILE)
     module.eval()
     return bundle

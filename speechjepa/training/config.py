@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from speechjepa.errors import ConfigError
+from speechjepa.models.future import FutureConfig
 from speechjepa.models.speech_encoder import StreamingConfig
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Objective = Literal["jepa", "contrastive", "reconstruct"]
+Objective = Literal["jepa", "contrastive", "reconstruct", "future"]
 Regularizer = Literal["none", "sigreg", "vicreg"]
 
 
@@ -203,10 +204,12 @@ class PretrainConfig:
     """One pretraining run."""
 
     objective: Objective = "jepa"
-    """What is predicted: representations, codes among distractors, or log-mel frames."""
+    """What is predicted: representations, codes among distractors, log-mel frames, or, for
+    `speechjepa surprise` alone and with the encoder left as it is, what comes next."""
     jepa: JepaConfig = field(default_factory=JepaConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    future: FutureConfig = field(default_factory=FutureConfig)
     collapse: CollapseConfig = field(default_factory=CollapseConfig)
     minutes: float | None = 30.0
     """Wall-clock budget (minutes); schedules follow whichever of the two ends first."""

@@ -397,4 +397,8 @@ def build_objective(encoder: Encoder, config: PretrainConfig) -> Objective:
         return JepaObjective(encoder, config.jepa)
     if config.objective == "contrastive":
         return ContrastiveObjective(encoder, config.contrastive)
+    if config.objective == "future":
+        from speechjepa.training.future import FutureObjective  # which needs this module
+
+        return FutureObjective(encoder, config.future)
     return ReconstructObjective(encoder, config.reconstruct)

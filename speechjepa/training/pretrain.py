@@ -37,6 +37,7 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import PretrainConfig
 from speechjepa.training.front_end import fit_front_end
+from speechjepa.training.future import FutureObjective
 from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
 from speechjepa.training.objectives import (
@@ -345,7 +346,6 @@ def _finish(
     init: str | Path | None,
 ) -> Path:
     module.cpu().eval()
-    write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
     encoder, config = module.objective.model.encoder, module.config
     encoder.set_dropout(0.0, 0.0)
     languages = sorted({u.language for u in cache.utterances if u.language})
@@ -361,6 +361,11 @@ def _finish(
         "languages": languages,
     }
     bundle = Bundle(encoder=encoder, training={"pretrain": training})
+    if isinstance(module.objective, FutureObjective):
+        bundle.future = module.objective.model
+        bundle.future.future.fit_scale(_some_audio(module.items, config.seed))
+        return save_bundle(bundle, run_dir / "bundle")
+    write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
     if isinstance(module.objective, JepaObjective):
         bundle.predictor = module.objective.model
         bundle.predictor_config = module.objective.predictor_config

@@ -13,12 +13,11 @@ from pympi.Elan import Eaf
 import speechjepa.inference.model
 from speechjepa.audio.voice import make_detector
 from speechjepa.cli.main import main
-from speechjepa.cli.surprise import FOR_SURPRISE, SPAN_SECONDS
+from speechjepa.cli.surprise import FOR_SURPRISE
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
 from speechjepa.inference import long_recordings
 from speechjepa.training.config import JepaConfig
-from speechjepa.workflow.recipe import build_recipe
 from tests.inference.test_surprise import RATE, jepa
 
 
@@ -161,10 +160,25 @@ def test_surprise_warns_of_a_model_that_was_pretrained_for_something_else(
     assert main(["surprise", str(recordings / "0.wav"), "--model", "m"]) == 0
     said, told = capsys.readouterr()
     assert len(said.splitlines()) == 2
-    assert "hidden spans of 0.08 s" in told and "pretrain.jepa.mask_length_seconds=0.2" in told
-    pool = {"name": "x", "language": "en", "data": {"pool": [str(recordings)]}, "finetune": None}
-    settings = build_recipe(pool, FOR_SURPRISE.split()).pretrain
-    assert settings is not None and settings.jepa.mask_length_seconds == SPAN_SECONDS
+    assert "hidden spans of 0.08 s" in told and FOR_SURPRISE in told
+
+
+def test_the_pretraining_that_it_asks_for_gives_a_model_that_it_takes(
+    recordings, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.undo()  # the real `load`
+    made = str(tmp_path / "usual")
+    few = ["pretrain.max_steps=2", "pretrain.future.width=8", "pretrain.future.num_channels=4"]
+    command = ["pretrain", str(recordings), *FOR_SURPRISE.split(), *few, "-o", made]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(["surprise", str(recordings), "--model", made, "-o", str(tmp_path / "out")]) == 0
+    said, told = capsys.readouterr()
+    rows = [line.split("\t") for line in said.splitlines()[1:]]
+    assert len(rows) == 6 and not told
+    assert abs(np.mean([float(row[2]) for row in rows])) < 0.1  # what it was made of is usual
+    for plot in (tmp_path / "out").glob("*.svg"):
+        ElementTree.parse(plot)
 
 
 def test_a_name_that_is_not_utf8_stops_nothing(recordings, tmp_path, capsys):

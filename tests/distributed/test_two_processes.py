@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from speechjepa.data.batches import Batch
 from speechjepa.errors import CollapseError
 from speechjepa.models.bundle import build_encoder, load_bundle
+from speechjepa.models.future import FutureConfig
 from speechjepa.models.speech_encoder import SpeechEncoderConfig
 from speechjepa.models.wav2vec2 import Wav2Vec2Config
 from speechjepa.training.config import (
@@ -57,6 +58,10 @@ CASES = {
     "contrastive": (NATIVE, CONTRASTIVE),
     "contrastive-wav2vec2": (WAV2VEC2, CONTRASTIVE),
     "jepa-wav2vec2": (WAV2VEC2, PretrainConfig(jepa=JEPA)),
+    "future": (
+        NATIVE,
+        PretrainConfig(objective="future", future=FutureConfig(width=16, num_channels=8)),
+    ),
     "reconstruct": (
         NATIVE,
         PretrainConfig(objective="reconstruct", reconstruct=ReconstructConfig(predictor_width=16)),
