@@ -81,6 +81,7 @@ def cell(args: argparse.Namespace, name: str, labels: str, seed: int) -> tuple[f
     """Fine-tune on a list; return the dev CER and how many characters the labels have."""
     run_dir = args.work.resolve() / name
     settings = [f"data.labels={labels}", "pretrain=null", "language_model=null"]
+    settings += ["self_training=null", "finetune.streaming=null"]  # what the labels give alone
     settings += [f"init={args.model}", f"seed={seed}"]
     settings += [f"finetune.max_steps={args.finetune_steps}"]
     recipe = load_recipe(RECIPE, settings, data_root=args.data_root)
