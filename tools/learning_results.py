@@ -24,6 +24,7 @@ WITH_HEAD_DROPOUT = (
     "3777118c226f",
     "c5147e272db8",
     "2d2ac59f1771",
+    "89092d48efc7",
 )
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "

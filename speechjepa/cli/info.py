@@ -41,6 +41,8 @@ def describe(content: Mapping[str, Any]) -> list[str]:
     ]
     if content["translates"] is not None:
         lines.append(f"translates  {_settings(content['translates'])}")
+    elif content["future"] is not None:
+        lines.append(f"future      {_settings(content['future'])}: for `speechjepa surprise` alone")
     elif content["head"] is None:
         lines.append("head        none: pretrained, to be fine-tuned before it can transcribe")
     else:

@@ -26,7 +26,11 @@ def add_parser(subparsers: Any) -> None:
     pretrain.add_argument(
         "data", nargs="*", metavar="DATA|key.sub=value", help="corpora, and settings on top"
     )
-    pretrain.add_argument("--objective", choices=("jepa", "contrastive", "reconstruct", "future"))
+    pretrain.add_argument(
+        "--objective",
+        choices=("jepa", "contrastive", "reconstruct", "future"),
+        help="jepa (default); `future` makes a model for `speechjepa surprise` alone",
+    )
     pretrain.add_argument("--minutes", type=float, metavar="N", help="wall-clock budget (minutes)")
     _add_common(pretrain)
 

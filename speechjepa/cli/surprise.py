@@ -25,12 +25,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the `surprise` command."""
     parser = subparsers.add_parser(
         "surprise",
-        help="where a recording goes on as speech does not: splices, cuts, damage",
+        help="where a recording goes on as speech does not: gaps, bursts, and some splices",
         description="Print how unexpected each recording is to a pretrained model: a table of "
         "file, seconds, mean error, mean of its highest tenth, and the time of the peak (s).",
         epilog=f"Make the model with `speechjepa pretrain recordings/ {FOR_SURPRISE} -o runs/usual`"
-        ", of recordings that are as they should be: 0 is their mean, 1 is one standard deviation "
-        "of their frames more. Of a JEPA, scores have no scale of their own. "
+        ", of recordings that are as they should be: 0 is the mean of their frames, 1 is one "
+        "standard deviation of a frame more; the mean of a whole recording moves by tenths. Gaps "
+        "and bursts show in `peak` and `peak_at`. Of splices and cuts, most are told from the same "
+        "speech without them, few from other speech. Scores compare recordings of one kind under "
+        "one model: another language or microphone is a surprise too. "
         "Exit status: 0 when every file was heard, 1 when one could not be.",
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER", help="audio, or folders of it")

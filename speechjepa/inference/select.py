@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ class SelectOptions:
     include_transcribed: bool = False
     """Propose recordings that have a transcript as well, as if they had none."""
     num_units: int = 200
-    """Kinds of sound told apart, where the model has no head to name them."""
+    """Kinds of sound told apart."""
     seed: int = 0
     """Of the search for the units."""
 
@@ -72,7 +71,7 @@ class Heard:
     range_db: float
     """Distance between the 95th and the 10th percentile of its level (dB)."""
     sounds: Counter[tuple[int, ...]]
-    """How often each sound, and each pair of them in a row, was heard."""
+    """How often each unit, and each pair of units in a row, was heard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class Choice:
 
     heard: Heard
     new_sounds: int
-    """Sounds and pairs of them that no recording before it, and none with a transcript, has."""
+    """Units and pairs of units that no recording before it, and none with a transcript, has."""
 
 
 @dataclass(kw_only=True)
@@ -110,16 +109,14 @@ def select(
 ) -> Selection:
     """Propose recordings to transcribe.
 
-    Sounds are the symbols that a model with a CTC head hears: phones, by the shipped one. So dense
-    speech is preferred to slow, and noise counts for nothing (docs/LOG.md). Without a head, frames
-    of the encoder are grouped into units. Recordings are taken greedily by how much closer they
-    bring the sounds of the proposal to those of all recordings, for each second that has to be
-    transcribed. Concave over modular coverage, as in Wei et al., 2014
-    (https://doi.org/10.1109/ICASSP.2014.6854213). Recordings with a transcript are not proposed;
-    their sounds and speakers count as covered.
+    Frames of the encoder are grouped into units; recordings are taken greedily by how much closer
+    they bring the sounds of the proposal to those of all recordings, for each second that has to
+    be transcribed. Concave over modular coverage, as in Wei et al., 2014
+    (https://doi.org/10.1109/ICASSP.2014.6854213), over units that nobody had to label. Recordings
+    with a transcript are not proposed; their sounds and speakers count as covered.
 
     Args:
-        model: Any model; its head or else its encoder tells the sounds apart.
+        model: Any model; its encoder tells the sounds apart.
         utterances: What was recorded, with or without text.
         options: How much to propose.
         progress: Told how many recordings were heard, and their seconds.
@@ -145,16 +142,11 @@ def select(
             f"asked for. Left out: {reasons or 'none'}."
             + (f" {LONG_ADVICE}." if _too_long(options) in left_out else "")
         )
+    centres = _find_units(model, [(u, seconds) for u, seconds, _ in usable], options)
     heard = [
         Heard(utterance=utterance, seconds=seconds, range_db=range_db, sounds=sounds)
-        for (utterance, seconds, range_db), sounds in _hear(model, usable, options, progress)
+        for (utterance, seconds, range_db), sounds in _hear(model, usable, centres, progress)
     ]
-    if not any(item.sounds for item in heard):
-        name = model.path or "the model"
-        raise DataError(
-            f"{name} hears no symbol in any of these recordings, so there is nothing to choose by; "
-            "give another --model, such as `shipped`"
-        )
     known = [item for item in heard if _is_known(item.utterance, options)]
     new = [item for item in heard if not _is_known(item.utterance, options)]
     chosen = choose(new, 60 * options.minutes, known)
@@ -286,10 +278,10 @@ def _find_units(
     return torch.from_numpy(clusters.fit(frames).cluster_centers_).float()
 
 
-def _batches(
+def _encode(
     model: SpeechModel, recordings: Sequence[tuple[Utterance, float]]
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Yield indices, padded waveforms and lengths of recordings, in batches by length."""
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the index of each recording and its frames (T, D), normalised, in batches by length."""
     order = sorted(range(len(recordings)), key=lambda index: recordings[index][1])
     while order:
         longest = recordings[order[0]][1]
@@ -304,16 +296,10 @@ def _batches(
             torch.from_numpy(read_utterance(recordings[index][0], model.sample_rate))
             for index in batch
         ]
-        lengths = torch.tensor([len(wave) for wave in waves])
-        yield batch, torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths
-
-
-def _encode(
-    model: SpeechModel, recordings: Sequence[tuple[Utterance, float]]
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the index of each recording and its frames (T, D), normalised."""
-    for batch, padded, samples in _batches(model, recordings):
-        output = model.encode(padded, samples, return_layers=True)
+        padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        output = model.encode(
+            padded, torch.tensor([len(wave) for wave in waves]), return_layers=True
+        )
         assert output.layers is not None
         # Two thirds up: below lies the voice, at the top the task of training.
         layer = output.layers[round(2 / 3 * (len(output.layers) - 1))]
@@ -325,42 +311,19 @@ def _encode(
 def _hear(
     model: SpeechModel,
     usable: Sequence[tuple[Utterance, float, float]],
-    options: SelectOptions,
+    centres: torch.Tensor,
     progress: Callable[[int, float], None],
 ) -> Iterator[tuple[tuple[Utterance, float, float], Counter[tuple[int, ...]]]]:
     recordings = [(utterance, seconds) for utterance, seconds, _ in usable]
-    if model.bundle.ctc is not None:
-        sequences = _symbols(model, recordings)
-    else:
-        centres = _find_units(model, recordings, options)
-        sequences = (
-            (index, _changes(torch.cdist(rows, centres).argmin(dim=1)))
-            for index, rows in _encode(model, recordings)
-        )
-    for index, sequence in sequences:
-        yield usable[index], sounds_of(sequence)
+    for index, rows in _encode(model, recordings):
+        units = torch.cdist(rows, centres).argmin(dim=1).numpy()
+        yield usable[index], sounds_of(units)
         progress(1, usable[index][1])
 
 
-def _symbols(
-    model: SpeechModel, recordings: Sequence[tuple[Utterance, float]]
-) -> Iterator[tuple[int, list[int]]]:
-    """Yield the index of each recording and the symbols heard in it, without gaps of words."""
-    gaps = {*model.vocabulary.silent_ids, model.vocabulary.word_boundary_id}
-    for batch, padded, samples in _batches(model, recordings):
-        logits, lengths = model.logits(padded, samples)
-        best = logits.argmax(dim=-1).cpu()
-        for index, row, length in zip(batch, best, lengths.tolist(), strict=True):
-            yield index, [symbol for symbol in _changes(row[:length]) if symbol not in gaps]
-
-
-def _changes(labels: torch.Tensor) -> list[int]:
-    """Return labels (T,), one that lasts once."""
-    return cast(list[int], torch.unique_consecutive(labels).tolist())
-
-
-def sounds_of(sequence: Sequence[int]) -> Counter[tuple[int, ...]]:
-    """Count sounds and pairs of them in a row."""
-    counted = Counter[tuple[int, ...]]((sound,) for sound in sequence)
-    counted.update(zip(sequence, sequence[1:], strict=False))
+def sounds_of(units: NDArray[np.int64]) -> Counter[tuple[int, ...]]:
+    """Count units (T,) and pairs of units in a row, a unit that lasts counting once."""
+    kept = units[np.flatnonzero(np.diff(units, prepend=-1))].tolist()
+    counted = Counter[tuple[int, ...]]((unit,) for unit in kept)
+    counted.update(zip(kept, kept[1:], strict=False))
     return counted

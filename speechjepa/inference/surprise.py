@@ -79,8 +79,8 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
         if len(waveform) < shortest_samples(model):
             raise AudioError(
                 path,
-                f"lasts {len(waveform) / model.sample_rate:.2f} s; surprise needs "
-                f"{shortest_samples(model) / model.sample_rate:.2f} s of audio or more.",
+                f"lasts {len(waveform) / model.sample_rate:.3f} s; surprise needs "
+                f"{shortest_samples(model) / model.sample_rate:.3f} s of audio or more.",
             )
         piece = surprise(model, torch.from_numpy(waveform), offset=start)
         new = piece.times >= begin
@@ -96,13 +96,14 @@ def surprise_of_file(model: SpeechModel, path: str | Path) -> Surprise:
 def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Surprise:
     """Return the surprise of at most some 20 seconds of speech.
 
-    A predictor of the future says how improbable each frame is after those before it. Of a JEPA,
-    spans as long as in pretraining are hidden in turn, half of the frames at a time, shifted until
-    every frame was hidden several times, and again with spans twice as long: the short ones find
-    what is wrong inside a sound, the long ones what does not go together. The cosine and not the
-    squared error of training: what is loud or rare has large targets, which says little of whether
-    it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of future video
-    (https://arxiv.org/abs/2502.11831).
+    A predictor of the future says how improbable each frame is after those before it.
+
+    With a JEPA, spans as long as in pretraining are hidden in turn, half of the frames at a time,
+    shifted until every frame was hidden several times, and again with spans twice as long: the
+    short ones find what is wrong inside a sound, the long ones what does not go together. The
+    cosine and not the squared error of training: what is loud or rare has large targets, which says
+    little of whether it was expected (docs/LOG.md). After V-JEPA's surprise, over frames instead of
+    future video (https://arxiv.org/abs/2502.11831).
 
     Args:
         model: Pretrained with the objective `future`, or a JEPA with its predictor.
@@ -135,6 +136,7 @@ def surprise(model: SpeechModel, waveform: Tensor, *, offset: float = 0.0) -> Su
 def _surprise(
     error: Tensor, frame_seconds: float, offset: float, samples: int, model: SpeechModel
 ) -> Surprise:
+    """Return errors (T,) with their times, the first frame beginning at `offset` seconds."""
     return Surprise(
         times=offset + (np.arange(len(error), dtype=np.float64) + 0.5) * frame_seconds,
         error=error.float().cpu().numpy(),

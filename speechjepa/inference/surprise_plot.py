@@ -54,12 +54,14 @@ def surprise_svg(found: Surprise, name: str, loudness: NDArray[np.float32]) -> s
         f'<text x="{_LEFT}" y="20" font-size="14">{html.escape(name)}: surprise '
         f"{found.score:.3f}, highest at {found.peak_time:.2f} s</text>{marks}"
         f'<text x="{_LEFT - 6}" y="{_TOP + 10}" text-anchor="end">{top:.2g}</text>'
-        f'<text x="{_LEFT - 6}" y="{_MIDDLE}" text-anchor="end">{low:.2g}</text>'
+        f'<text x="{_LEFT - 6}" y="{y(0) + 4:.1f}" text-anchor="end">0</text>'
         f'<text transform="translate(14 {(_TOP + _MIDDLE) // 2}) rotate(-90)" '
-        'text-anchor="middle">prediction error</text>'
+        'text-anchor="middle">surprise</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">seconds</text>'
         f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{mean:.1f}" y2="{mean:.1f}" '
         'stroke="#999" stroke-dasharray="4 4"/>'
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}" '
+        'stroke="#bbb"/>'
         f'<polygon points="{_LEFT},{_BOTTOM} {shape} {_WIDTH - _RIGHT},{_BOTTOM}" fill="#bcd"/>'
         f'<polyline points="{curve}" fill="none" stroke="#b33" stroke-width="1.5"/></svg>\n'
     )

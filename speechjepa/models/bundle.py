@@ -309,9 +309,15 @@ def _load_weights(module: nn.Module, path: Path) -> None:
 def load_init(source: str | Path) -> Encoder:
     """Return the encoder of a bundle, to start training from."""
     try:
-        return load_bundle(source).encoder
+        bundle = load_bundle(source)
     except SpeechJepaError as error:
         raise ModelError(f"cannot start from {source}: {error}") from error
+    if bundle.future is not None:
+        raise ModelError(
+            f"cannot start from {source}: it was made for `speechjepa surprise` (objective "
+            "future), and its encoder is the one that it began with; start from that instead"
+        )
+    return bundle.encoder
 
 
 def num_parameters(module: nn.Module) -> int:

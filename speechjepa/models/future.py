@@ -1,4 +1,4 @@
-"""What comes next in speech: a density of every 40 ms, from all that was heard before them."""
+"""What comes next in speech: a density of every 40 ms, from what was heard before them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechjepa.audio.features import LogMel
-from speechjepa.errors import ConfigError
+from speechjepa.errors import ConfigError, DataError
 from speechjepa.models.encoder import Encoder
 from speechjepa.shapes import padding_mask
 
@@ -19,7 +19,8 @@ STACK = 4
 """Log-mel frames of 10 ms in one that is predicted: no sample is in two of them but for the
 overlap of the windows, so that what is next is not known from what was."""
 LEVEL = 0.05
-"""Root mean square that every recording is brought to."""
+"""Root mean square that every waveform is brought to, as a whole: a piece of a long recording, too.
+So what is loud makes what comes before it quieter."""
 MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -6.0, 4.0
 
 
@@ -51,7 +52,8 @@ class FuturePredictor(nn.Module):
     future: the hidden spans of a JEPA are known from both sides, which tells little of the
     direction that speech runs in. The variance, too, is predicted: an error where anything might
     have come counts less than one where one thing was expected. Recurrent, after autoregressive
-    predictive coding (https://arxiv.org/abs/1904.03240), which has neither.
+    predictive coding (https://arxiv.org/abs/1904.03240), which has neither. Waveforms (S,) of fewer
+    samples than `hop` have no frame.
 
     Args:
         config: Sizes.
@@ -89,7 +91,8 @@ class FuturePredictor(nn.Module):
     def frames(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return whitened frames (B, T, C), T at least 1, of waveforms (B, S), and lengths (B,)."""
         stacked, lengths = self._stacked(waveform, lengths)
-        whitened = (stacked - self.mean) @ self.whitening
+        with torch.autocast(stacked.device.type, enabled=False):
+            whitened = (stacked - self.mean) @ self.whitening
         padding = padding_mask(lengths, stacked.shape[1])
         return whitened.masked_fill(padding[:, :, None], 0.0), lengths
 
@@ -108,7 +111,7 @@ class FuturePredictor(nn.Module):
         return means, log_variances.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE), memory
 
     def energy(self, waveform: Tensor) -> Tensor:
-        """Return (T,) how unexpected each frame of a waveform (S,) is.
+        """Return (T,) how unexpected each frame of a waveform (S,) is; T may be 0.
 
         In standard deviations of what the recordings that it was fitted to have, over their mean.
         """
@@ -120,20 +123,28 @@ class FuturePredictor(nn.Module):
 
     @torch.no_grad()
     def fit(self, waveforms: Sequence[Tensor]) -> None:
-        """Take mean and whitening from utterances (S,)."""
+        """Take mean and whitening from utterances (S,).
+
+        Raises:
+            DataError: They are silent, or hold fewer frames than there are channels.
+        """
         stacked = torch.cat([self._stack_one(waveform) for waveform in waveforms]).double()
         mean = stacked.mean(dim=0)
         covariance = (stacked - mean).T @ (stacked - mean) / len(stacked)
         variances, directions = torch.linalg.eigh(covariance)  # ascending
-        kept = variances[-self.config.num_channels :]
-        kept = kept.clamp(min=1e-4 * max(float(variances[-1]), 1e-6))
+        if len(stacked) < self.config.num_channels or float(variances[-1]) < 1e-6:
+            raise DataError(
+                "what comes next can be learnt from speech alone, and from seconds of it or more; "
+                f"these recordings are silent, or too short: {0.04 * len(stacked):.2f} s"
+            )
+        kept = variances[-self.config.num_channels :].clamp(min=1e-4 * float(variances[-1]))
         whitening = directions[:, -self.config.num_channels :] * kept.rsqrt()
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
 
     @torch.no_grad()
     def fit_scale(self, waveforms: Sequence[Tensor]) -> None:
-        """Take from utterances (S,) what is usual: energies are told on that scale from then on."""
+        """Take from utterances (S,) what is usual: `energy` is on that scale from then on."""
         self.usual.copy_(torch.tensor([0.0, 1.0]))
         energies = torch.cat([self.energy(waveform) for waveform in waveforms])
         spread = energies.std(correction=0).clamp(min=1e-3)
@@ -149,6 +160,7 @@ class FuturePredictor(nn.Module):
         return mel[:, : count * STACK].unflatten(1, (count, STACK)).flatten(2), mel_lengths // STACK
 
     def _stack_one(self, waveform: Tensor) -> Tensor:
+        """Return the stacked log-mel frames (T, 320) of a waveform (S,)."""
         stacked, counts = self._stacked(waveform[None], torch.tensor([len(waveform)]))
         return stacked[0, : int(counts[0])]
 
@@ -160,7 +172,7 @@ def gaussian_energy(frames: Tensor, means: Tensor, log_variances: Tensor) -> Ten
 
 
 class FutureModel(nn.Module):
-    """A predictor of the future beside the encoder of the bundle that it is kept in.
+    """A predictor of the future beside the encoder that a bundle has to have.
 
     Args:
         encoder: Stays as it is.

@@ -133,7 +133,8 @@ class PretrainModule(RecordingModule):
             # One process's readings judge for all: they stop, or keep a checkpoint, together.
             readings = self.trainer.strategy.broadcast(read_monitors(output))
             self.record({f"monitor/{name}": value for name, value in readings.items()})
-            self.monitor.check(step, readings)
+            if self.config.objective != "future":  # whose targets are fixed: nothing can collapse
+                self.monitor.check(step, readings)
         return output.total
 
     def loss_of(self, batch: Batch) -> Tensor:
@@ -236,7 +237,8 @@ def pretrain(
     Args:
         config: Settings.
         pool: The audio; transcripts are not looked at.
-        run_dir: Gets config.json, metrics.csv, tensorboard/, checkpoints/, snapshot.npz, bundle/.
+        run_dir: Gets config.json, metrics.csv, tensorboard/, checkpoints/, bundle/, and, but for
+            the objective `future`, snapshot.npz.
         encoder: Sizes of a fresh encoder; with `init`, the prior alone counts.
         init: Bundle to continue from.
         probe: Labelled utterances for the probe; None = no probe.
@@ -248,7 +250,7 @@ def pretrain(
     Raises:
         CollapseError: The representation collapsed, or the loss is no longer finite; the last
             healthy checkpoint is kept.
-        DataError: No utterance can be decoded.
+        DataError: No utterance can be decoded, or nothing is in them to be learnt from.
     """
     quiet_lightning()
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -275,6 +277,8 @@ def pretrain(
         run_dir / "config.json",
     )
     budget = Budget(config.max_steps, config.minutes)
+    if config.objective == "future":
+        probe = None  # the encoder stays as it is
     measured = start_probe(probe, cache_dir, config.probe_steps, config.seed)
     module = PretrainModule(objective, items, config, budget, measured)
     module.go_on_after(start.batches)
@@ -364,8 +368,8 @@ def _finish(
     if isinstance(module.objective, FutureObjective):
         bundle.future = module.objective.model
         bundle.future.future.fit_scale(_some_audio(module.items, config.seed))
-        return save_bundle(bundle, run_dir / "bundle")
-    write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
+    else:
+        write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
     if isinstance(module.objective, JepaObjective):
         bundle.predictor = module.objective.model
         bundle.predictor_config = module.objective.predictor_config

@@ -72,4 +72,6 @@ def pick_strategy(config: PretrainConfig, encoder: Encoder) -> str:
         return config.strategy
     skipped = getattr(encoder.config, "layerdrop", 0.0) > 0.0
     idle = hasattr(encoder, "mask_embedding") and config.objective != "contrastive"
+    if config.objective == "future":  # nothing of the encoder is trained
+        return "ddp_spawn"
     return "ddp_spawn_find_unused_parameters_true" if skipped or idle else "ddp_spawn"

@@ -194,6 +194,12 @@ class Recipe:
                 "`data.train` is missing: fine-tuning needs transcribed utterances "
                 "(`finetune: null` for pretraining alone)"
             )
+        if self.finetune is not None and self.pretrain is not None:
+            if self.pretrain.objective == "future":
+                raise ConfigError(
+                    "`pretrain.objective: future` makes a model for `speechjepa surprise`, and "
+                    "nothing to fine-tune: take `finetune: null`, or another objective"
+                )
         if self.translation is not None and self.data.train is None:
             raise ConfigError("`data.train` is missing: translation needs pairs")
         for name in ("pretrain", "finetune", "self_training"):

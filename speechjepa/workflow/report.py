@@ -81,6 +81,8 @@ def _training(
         # The folder may hold pretraining of an earlier recipe; this model has none of it.
         states.pop("pretrain", None)
         return [("curves", "Training", curves(run_dir, ("finetune",)))]
+    if (recipe.get("pretrain") or {}).get("objective") == "future":  # which hides no spans
+        return [("curves", "Training", curves(run_dir))]
     return [
         ("curves", "Training", curves(run_dir)),
         ("prediction", "What pretraining predicts", snapshot(run_dir)),

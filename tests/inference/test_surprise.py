@@ -90,7 +90,7 @@ def test_a_file_is_heard_like_its_samples_and_in_pieces_when_long(tmp_path, spee
 
 def test_what_cannot_be_judged_says_why(tmp_path, speech):
     soundfile.write(tmp_path / "short.wav", speech.numpy()[:3000], RATE)
-    with pytest.raises(AudioError, match=r"short\.wav: lasts 0\.19 s; surprise needs"):
+    with pytest.raises(AudioError, match=r"short\.wav: lasts 0\.188 s; surprise needs"):
         surprise_of_file(jepa(), tmp_path / "short.wav")
     encoder = build_encoder(SpeechEncoderConfig(**SIZES))
     with pytest.raises(ModelError, match="no predictor"):
@@ -104,6 +104,21 @@ def test_scores_are_those_of_the_curve():
     assert found.score == pytest.approx(34 / 20)
     assert found.peak == pytest.approx((9 + 5) / 2)
     assert found.peak_time == pytest.approx(0.5)
+
+
+def test_a_curve_below_zero_stays_within_its_frame():
+    error = np.linspace(-2, 3, 50, dtype=np.float32)
+    found = Surprise(times=np.arange(50) / 25, error=error, seconds=2)
+    root = ElementTree.fromstring(surprise_svg(found, "a", envelope(np.ones(1000, np.float32))))
+    (curve,) = root.iter("{http://www.w3.org/2000/svg}polyline")
+    heights = [float(point.split(",")[1]) for point in curve.get("points").split()]
+    assert min(heights) >= 34 and heights[0] == max(heights) == 220
+    (zero,) = [
+        t
+        for t in root.iter("{http://www.w3.org/2000/svg}text")
+        if t.text == "0" and t.get("text-anchor") == "end"
+    ]
+    assert float(zero.get("y")) - 4 == pytest.approx(220 - 186 * 2 / (2 + 3 * 1.05), abs=0.1)
 
 
 def test_the_plot_is_one_well_formed_picture():
