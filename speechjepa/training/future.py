@@ -9,7 +9,7 @@ from speechjepa.models.encoder import Encoder
 from speechjepa.models.future import FutureConfig, FutureModel, gaussian_energy
 from speechjepa.objectives.latent import Mean
 from speechjepa.shapes import padding_mask
-from speechjepa.training.objectives import Objective, ObjectiveOutput
+from speechjepa.training.objective import Objective, ObjectiveOutput
 from speechjepa.training.processes import over_processes
 
 

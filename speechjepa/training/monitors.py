@@ -9,7 +9,7 @@ import torch
 from speechjepa.errors import CollapseError
 from speechjepa.metrics.collapse import dead_dimensions, mean_std, rankme
 from speechjepa.training.config import CollapseConfig
-from speechjepa.training.objectives import ObjectiveOutput
+from speechjepa.training.objective import ObjectiveOutput
 
 MAX_FRAMES = 2048
 

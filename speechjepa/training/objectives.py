@@ -6,12 +6,8 @@ what the collapse monitors look at. With several processes every mean is over al
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from speechjepa.data.batches import Batch
@@ -43,25 +39,9 @@ from speechjepa.training.config import (
     PretrainConfig,
     ReconstructConfig,
 )
+from speechjepa.training.future import FutureObjective
+from speechjepa.training.objective import Objective, ObjectiveOutput
 from speechjepa.training.processes import generators, over_processes, weighted_mean
-
-
-@dataclass
-class ObjectiveOutput:
-    """What one batch gave."""
-
-    total: Tensor
-    """Scalar to minimise."""
-    parts: dict[str, Tensor]
-    """Its parts, detached scalars."""
-    representation: Tensor
-    """(N, D) encoder output on valid frames, detached."""
-    predictions: Tensor
-    """(M, D') what was predicted for hidden frames, detached."""
-    targets: Tensor
-    """(M, D') what should have been."""
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    """Further monitor readings, such as code perplexity."""
 
 
 def draw_masks(
@@ -113,31 +93,6 @@ def _predict_hidden(
     repeated = features.repeat_interleave(config.num_masks, dim=0)
     repeated_lengths = lengths.repeat_interleave(config.num_masks)
     return hidden, *model.predict(repeated, repeated_lengths, hidden)
-
-
-class Objective(nn.Module, ABC):
-    """A model, and the losses it is trained with."""
-
-    model: Any
-    config: Any
-
-    @abstractmethod
-    def forward(self, batch: Batch, progress: float, step: int = 0) -> ObjectiveOutput:
-        """Return the losses of a batch.
-
-        What is random depends on the batch's keys or on `step` alone, never on the process.
-
-        Args:
-            batch: This process's share.
-            progress: Share of the run that is done.
-            step: Optimizer step; every process must be given the same.
-        """
-
-    def fit(self, waveforms: list[Tensor], seed: int) -> None:  # noqa: B027
-        """Prepare what is fitted to audio before training starts; utterances (S,) float32."""
-
-    def after_step(self, progress: float) -> None:  # noqa: B027
-        """Follow an optimizer step; called once per step, never per batch."""
 
 
 class JepaObjective(Objective):
@@ -398,7 +353,5 @@ def build_objective(encoder: Encoder, config: PretrainConfig) -> Objective:
     if config.objective == "contrastive":
         return ContrastiveObjective(encoder, config.contrastive)
     if config.objective == "future":
-        from speechjepa.training.future import FutureObjective  # which needs this module
-
         return FutureObjective(encoder, config.future)
     return ReconstructObjective(encoder, config.reconstruct)

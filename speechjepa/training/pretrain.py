@@ -40,12 +40,8 @@ from speechjepa.training.front_end import fit_front_end
 from speechjepa.training.future import FutureObjective
 from speechjepa.training.logs import RecordingModule
 from speechjepa.training.monitors import CollapseMonitor, diverged, read_monitors
-from speechjepa.training.objectives import (
-    JepaObjective,
-    Objective,
-    ObjectiveOutput,
-    build_objective,
-)
+from speechjepa.training.objective import Objective, ObjectiveOutput
+from speechjepa.training.objectives import JepaObjective, build_objective
 from speechjepa.training.precision import autocast, pick_precision
 from speechjepa.training.probe import Probe, ProbeData, start_probe
 from speechjepa.training.processes import pick_strategy, world_size
@@ -277,8 +273,6 @@ def pretrain(
         run_dir / "config.json",
     )
     budget = Budget(config.max_steps, config.minutes)
-    if config.objective == "future":
-        probe = None  # the encoder stays as it is
     measured = start_probe(probe, cache_dir, config.probe_steps, config.seed)
     module = PretrainModule(objective, items, config, budget, measured)
     module.go_on_after(start.batches)

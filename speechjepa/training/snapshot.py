@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from speechjepa.audio.features import LogMel
 from speechjepa.data.batches import CachedItems, collate
-from speechjepa.training.objectives import ObjectiveOutput, draw_masks
+from speechjepa.training.objective import ObjectiveOutput
+from speechjepa.training.objectives import draw_masks
 
 SNAPSHOT_SECONDS = 4.0
 

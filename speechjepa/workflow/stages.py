@@ -239,8 +239,9 @@ class Plan:
     def _probe(self) -> Any:
         from speechjepa.training.probe import ProbeData
 
-        if not self.corpora.labelled:
-            return None
+        config = self.recipe.pretrain
+        if not self.corpora.labelled or config is None or config.objective == "future":
+            return None  # no labels, or the encoder stays as it is
         return ProbeData(utterances=self.corpora.labelled, text=self.recipe.text)
 
     def _finetune(self) -> Stage:
