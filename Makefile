@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 EXTRAS := lm,voices,onnx,serve,translation,dev
 PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --only-binary=:all: --constraint constraints.txt
-PYTEST_ARGS ?=
+# Two processes of one thread each: threads that share the cores of a busy machine wait for each other.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
 STAMP := $(VENV)/.installed
 
@@ -50,7 +51,7 @@ lint: setup
 	$(call timed,import-linter,$(BIN)/lint-imports)
 
 test: lint
-	$(call timed,pytest,$(BIN)/python -m pytest $(PYTEST_ARGS))
+	$(call timed,pytest,env OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS))
 
 results: setup
 	$(call timed,results,$(BIN)/python tools/make_results.py)
