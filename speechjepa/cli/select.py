@@ -32,8 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "select",
         help="which recordings to transcribe, when there is time for minutes only",
-        description="Propose the recordings whose transcripts would teach most: together they "
-        "cover the sounds and speakers of all, are dense in speech, and can be heard well. "
+        description="Propose recordings to transcribe first: together they cover the sounds and "
+        "speakers of all, are dense in speech, and can be heard well. "
         "Recordings with a transcript are not proposed; what is proposed adds to them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

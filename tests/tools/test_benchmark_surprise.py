@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from tools.benchmark_surprise import KINDS, join
+from speechjepa.inference.model import SpeechModel
+from speechjepa.inference.surprise import surprise
+from speechjepa.models.bundle import Bundle, build_encoder
+from speechjepa.models.future import FutureConfig, FutureModel
+from speechjepa.models.speech_encoder import SpeechEncoderConfig
+from tools.benchmark_surprise import KINDS, join, judge, untrained
 
 RATE = 16000
 
@@ -44,3 +50,20 @@ def test_a_splice_exchanges_halves_and_keeps_their_sum(waves):
     natural, changed = KINDS["other speaker"](*waves, RATE, np.random.default_rng(1))
     energy = [sum(float(np.square(w).sum()) for w in side) for side in (natural, changed)]
     assert energy[0] == pytest.approx(energy[1], rel=1e-5)
+
+
+def test_the_untrained_predictor_hears_the_same_frames_with_other_weights():
+    torch.manual_seed(1)
+    encoder = build_encoder(SpeechEncoderConfig(width=16, num_layers=1, num_heads=2, ffn_width=16))
+    trained = FutureModel(encoder, FutureConfig(width=8, num_layers=1, num_channels=4)).eval()
+    wave = torch.randn(32000)
+    trained.future.fit([wave])
+    model = SpeechModel(Bundle(encoder=encoder, future=trained))
+    fresh = untrained(model, seed=0)
+    lengths = torch.tensor([32000])
+    frames = [m.bundle.future.future.frames(wave[None], lengths)[0] for m in (model, fresh)]
+    torch.testing.assert_close(*frames)
+    energies = [surprise(m, wave).error for m in (model, fresh)]
+    assert not np.allclose(*energies)
+    pair = ([wave.numpy()], [wave.numpy()])
+    assert judge(model, [pair])["all frames"] == [0.5]  # the same on both sides is a tie
