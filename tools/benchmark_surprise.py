@@ -93,9 +93,9 @@ def untrained(model: SpeechModel, seed: int) -> SpeechModel:
     torch.manual_seed(seed)
     encoder = fresh_copy(model.bundle.encoder)
     if model.bundle.future is not None:
-        known = model.bundle.future.future
+        known = model.bundle.future.predictor
         fresh = FutureModel(encoder, known.config)
-        fresh.future.load_state_dict(
+        fresh.predictor.load_state_dict(
             {name: known.get_buffer(name) for name in ("mean", "whitening", "usual")}, strict=False
         )
         return SpeechModel(Bundle(encoder=encoder, future=fresh))

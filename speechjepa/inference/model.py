@@ -207,7 +207,7 @@ class SpeechModel:
             "encoder_frame_seconds": self.hop / self.sample_rate,
             "frame_seconds": self.frame_seconds,
             "head": None if bundle.ctc is None else "ctc",
-            "future": None if bundle.future is None else to_dict(bundle.future.future.config),
+            "future": None if bundle.future is None else to_dict(bundle.future.predictor.config),
             "translates": self._translates(),
             "vocabulary": None if bundle.vocabulary is None else bundle.vocabulary.to_list(),
             "languages": list(bundle.languages),

@@ -177,7 +177,7 @@ def future_of(model: SpeechModel) -> FuturePredictor | None:
     """Return a model's predictor of the future, if that is what it was pretrained for."""
     if model.bundle.future is None:
         return None
-    return model.bundle.future.to(model.device).eval().future
+    return model.bundle.future.to(model.device).eval().predictor
 
 
 def predictor_of(model: SpeechModel) -> tuple[ContextPredictionModel, PredictorConfig]:

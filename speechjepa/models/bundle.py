@@ -159,7 +159,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Path:
         entry["predictor"] = to_dict(bundle.predictor_config)
         module = bundle.predictor
     elif bundle.future is not None:
-        entry["future"] = to_dict(bundle.future.future.config)
+        entry["future"] = to_dict(bundle.future.predictor.config)
         module = bundle.future
     prefix = "encoder." if module is bundle.encoder else ""
     tensors = {

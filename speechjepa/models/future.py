@@ -135,7 +135,8 @@ class FuturePredictor(nn.Module):
         if len(stacked) < self.config.num_channels or float(variances[-1]) < 1e-6:
             raise DataError(
                 "what comes next can be learnt from speech alone, and from seconds of it or more; "
-                f"these recordings are silent, or too short: {0.04 * len(stacked):.2f} s"
+                f"these recordings are silent, or too short: "
+                f"{len(stacked) * self.hop / self.sample_rate:.2f} s"
             )
         kept = variances[-self.config.num_channels :].clamp(min=1e-4 * float(variances[-1]))
         whitening = directions[:, -self.config.num_channels :] * kept.rsqrt()
@@ -182,4 +183,4 @@ class FutureModel(nn.Module):
     def __init__(self, encoder: Encoder, config: FutureConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.future = FuturePredictor(config)
+        self.predictor = FuturePredictor(config)

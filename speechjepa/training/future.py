@@ -27,9 +27,9 @@ class FutureObjective(Objective):
         self.model = FutureModel(encoder.requires_grad_(False), config)
 
     def forward(self, batch: Batch, progress: float, step: int = 0) -> ObjectiveOutput:
-        future = self.model.future
-        frames, lengths = future.frames(batch.waveform, batch.lengths)
-        means, log_variances, memory = future.predict(frames)
+        predictor = self.model.predictor
+        frames, lengths = predictor.frames(batch.waveform, batch.lengths)
+        means, log_variances, memory = predictor.predict(frames)
         valid = ~padding_mask(lengths, frames.shape[1])
         energies = gaussian_energy(frames, means, log_variances)[valid]
         loss = over_processes(Mean(energies.sum(), energies.new_tensor(float(len(energies)))))
@@ -43,4 +43,4 @@ class FutureObjective(Objective):
 
     def fit(self, waveforms: list[Tensor], seed: int) -> None:
         """Whiten the frames."""
-        self.model.future.fit(waveforms)
+        self.model.predictor.fit(waveforms)

@@ -361,7 +361,7 @@ def _finish(
     bundle = Bundle(encoder=encoder, training={"pretrain": training})
     if isinstance(module.objective, FutureObjective):
         bundle.future = module.objective.model
-        bundle.future.future.fit_scale(_some_audio(module.items, config.seed))
+        bundle.future.predictor.fit_scale(_some_audio(module.items, config.seed))
     else:
         write_snapshot(module.objective, module.items, run_dir / "snapshot.npz")
     if isinstance(module.objective, JepaObjective):

@@ -113,7 +113,7 @@ def test_pretraining_for_it_leaves_the_encoder_and_gives_a_bundle_that_is_surpri
     before, after = (load_bundle(one).encoder.state_dict() for one in (begun, folder))
     assert all(torch.equal(before[name], after[name]) for name in before)
     energies = test_pretrain.column(tmp_path / "run", "loss/energy")
-    assert bundle.future is not None and bundle.future.future.config == SIZES and energies
+    assert bundle.future is not None and bundle.future.predictor.config == SIZES and energies
     assert not (tmp_path / "run" / "snapshot.npz").exists()
     with pytest.raises(ModelError, match="made for `speechjepa surprise`"):
         load_init(folder)
@@ -122,7 +122,7 @@ def test_pretraining_for_it_leaves_the_encoder_and_gives_a_bundle_that_is_surpri
     (wave,) = speech(2.0)
     found = surprise(model, wave, offset=3)
     assert found.times == pytest.approx(3 + (np.arange(50) + 0.5) * 0.04)
-    torch.testing.assert_close(torch.from_numpy(found.error), bundle.future.future.energy(wave))
+    torch.testing.assert_close(torch.from_numpy(found.error), bundle.future.predictor.energy(wave))
 
 
 def test_it_learns_which_way_time_runs():

@@ -57,11 +57,11 @@ def test_the_untrained_predictor_hears_the_same_frames_with_other_weights():
     encoder = build_encoder(SpeechEncoderConfig(width=16, num_layers=1, num_heads=2, ffn_width=16))
     trained = FutureModel(encoder, FutureConfig(width=8, num_layers=1, num_channels=4)).eval()
     wave = torch.randn(32000)
-    trained.future.fit([wave])
+    trained.predictor.fit([wave])
     model = SpeechModel(Bundle(encoder=encoder, future=trained))
     fresh = untrained(model, seed=0)
     lengths = torch.tensor([32000])
-    frames = [m.bundle.future.future.frames(wave[None], lengths)[0] for m in (model, fresh)]
+    frames = [m.bundle.future.predictor.frames(wave[None], lengths)[0] for m in (model, fresh)]
     torch.testing.assert_close(*frames)
     energies = [surprise(m, wave).error for m in (model, fresh)]
     assert not np.allclose(*energies)
