@@ -44,6 +44,7 @@ from speechjepa.inference.evaluate import evaluate
 from speechjepa.inference.model import SpeechModel, load
 from speechjepa.models.shipped import shipped_version
 from speechjepa.training.callbacks import start_encoder
+from speechjepa.training.head_start import DROPOUT
 from speechjepa.training.pretrain import pretrain
 from speechjepa.workflow.corpora import Corpora
 from speechjepa.workflow.recipe import Recipe, load_recipe
@@ -298,6 +299,7 @@ def _cell(
         "set": options.set,
         "shipped_encoder": shipped_version() if row.startswith(("shipped", "best")) else None,
         "normalization_prior_seconds": _prior(run_dir / "finetune" / "bundle"),
+        "head_dropout": DROPOUT,
         "device": hardware(),
         "commit": commit(),
     }

@@ -17,15 +17,6 @@ HEADER = (
 )
 USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
-WITH_HEAD_DROPOUT = (
-    "1b52eafa0b63",
-    "ec411d584a57",
-    "68425d3dc42d",
-    "3777118c226f",
-    "c5147e272db8",
-    "2d2ac59f1771",
-    "89092d48efc7",
-)
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -38,13 +29,12 @@ EXPLANATION = (
     "`transformers`: its own wav2vec 2.0, see "
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
-    "‡: not made as rows are made now. All of these but `labels_only` and `random_frozen` began "
-    "before the head learnt first (`finetune.head_steps`), JEPA rows also before spans were short "
-    "and channels held apart (`pretrain.jepa`), and all but `best`, `shipped` and `transformers` "
-    "without what the shipped encoder has beside the statistics of an utterance "
-    "(`encoder.normalization_prior_seconds`). The head that learns first had to do without a part "
-    "of what frames hold (docs/LOG.md, 2026-11-30) in the cells of commits "
-    f"{', '.join(WITH_HEAD_DROPOUT)} alone."
+    "‡: not made as rows are made now: the head that learns first had all that frames hold, where "
+    "it now has to do without a part of it (docs/LOG.md, 2026-11-30). Of these, all but "
+    "`labels_only` and `random_frozen` whose file has no `set` began before the head learnt first "
+    "(`finetune.head_steps`), JEPA rows also before spans were short and channels held apart "
+    "(`pretrain.jepa`), and those whose file has no `normalization_prior_seconds` without what the "
+    "shipped encoder has beside the statistics of an utterance."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"
@@ -121,11 +111,7 @@ def present(found: Sequence[Fields]) -> Sequence[Fields]:
 
 
 def _mark(cell: Fields) -> str:
-    if cell["row"] in ("labels_only", "random_frozen"):
-        is_earlier = not cell.get("normalization_prior_seconds")
-    else:
-        is_earlier = "set" not in cell  # written down since the head learns first
-    return str(cell["mark"]) or (EARLIER if is_earlier else "")
+    return str(cell["mark"]) or ("" if cell.get("head_dropout") else EARLIER)
 
 
 def _mean_cell(found: Sequence[Fields], percent: Callable[[float | None], str]) -> str:

@@ -17,9 +17,16 @@ SOURCES = ("speechjepa", "recipes/*.yaml", "tools/*.py")
 
 
 def hardware() -> str:
-    """Name the machine: processor, cores that may be used, memory, accelerators."""
+    """Name the machine: processor, its vector instructions, cores that may be used, memory,
+    accelerators."""
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [f"{cores} cores of {_processor()}"]
+    # Processors of one name differ threefold by these.
+    vectors = torch.backends.cpu.get_cpu_capability()
+    if {"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()):
+        vectors += " with bfloat16"
+    parts = [f"{cores} cores of {_processor()}", vectors]
     if hasattr(os, "sysconf"):  # not on Windows
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         parts.append(f"{memory / 2**30:.0f} GiB memory")
@@ -27,12 +34,15 @@ def hardware() -> str:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """Return what Linux says of the first processor, or nothing."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(field))
+    return next(found, "")
 
 
 def _accelerators() -> list[str]:
