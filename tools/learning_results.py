@@ -17,6 +17,8 @@ HEADER = (
 )
 USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
+SLOWER = "AVX2"
+"""Instructions of the processors that hear less in those minutes than the usual ones."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -29,12 +31,11 @@ EXPLANATION = (
     "`transformers`: its own wav2vec 2.0, see "
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
-    "‡: not made as rows are made now: the head that learns first had all that frames hold, where "
-    "it now has to do without a part of it (docs/LOG.md, 2026-11-30). Of these, all but "
-    "`labels_only` and `random_frozen` whose file has no `set` began before the head learnt first "
-    "(`finetune.head_steps`), JEPA rows also before spans were short and channels held apart "
-    "(`pretrain.jepa`), and those whose file has no `normalization_prior_seconds` without what the "
-    "shipped encoder has beside the statistics of an utterance."
+    f"Rows named {SLOWER} had their minutes on a processor without AVX-512 and bfloat16, which "
+    "hears half as much in them. ‡: not made as rows are made now, where the head "
+    "learns first, without a part of what frames hold (docs/LOG.md, 2026-11-30), and the front end "
+    "knows statistics of speech beside those of the utterance "
+    "(`encoder.normalization_prior_seconds`)."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"
@@ -94,12 +95,16 @@ def learning_tables(
 
 def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
     """Return a column's cells by row; those whose pretraining had other minutes than
-    `USUAL_MINUTES` are a row of their own, whose name says how many."""
+    `USUAL_MINUTES`, or had them on a processor of `SLOWER` instructions, are a row of their own,
+    whose name says so."""
     rows: dict[str, list[Fields]] = {}
     for cell in (cell for cell in cells if cell["column"] == column):
-        minutes = cell["budget_minutes"]
-        other = "" if minutes in (None, USUAL_MINUTES) else f", {minutes:g} min"
-        rows.setdefault(f"{cell['row']}{other}", []).append(cell)
+        minutes, name = cell["budget_minutes"], str(cell["row"])
+        if minutes not in (None, USUAL_MINUTES):
+            name += f", {minutes:g} min"
+        if minutes is not None and SLOWER in str(cell["device"]):
+            name += f", {SLOWER}"
+        rows.setdefault(name, []).append(cell)
     return rows
 
 
@@ -111,7 +116,9 @@ def present(found: Sequence[Fields]) -> Sequence[Fields]:
 
 
 def _mark(cell: Fields) -> str:
-    return str(cell["mark"]) or ("" if cell.get("head_dropout") else EARLIER)
+    fresh = cell["row"] in ("labels_only", "random_frozen")  # whose head never learns first
+    newest = "normalization_prior_seconds" if fresh else "head_dropout"
+    return str(cell["mark"]) or ("" if cell.get(newest) else EARLIER)
 
 
 def _mean_cell(found: Sequence[Fields], percent: Callable[[float | None], str]) -> str:

@@ -95,28 +95,36 @@ def test_seeds_of_two_shipped_encoders_are_not_averaged(project: Path) -> None:
 def test_a_row_whose_pretraining_had_other_minutes_is_a_row_of_its_own(project: Path) -> None:
     cell = {**dict.fromkeys(learning_results.FIELDS), "row": "jepa_ema", "column": "toy-10min"}
     cell |= {"interval": [0.1, 0.3], "cer_lm": 0.2, "head_dropout": 0.3}
-    for seed, (minutes, cer) in enumerate([(45.0, 0.5), (12.0, 0.3), (12.0, 0.4)]):
-        cell |= {"seed": seed, "budget_minutes": minutes, "cer": cer}
+    fast, slow = "a processor, AVX512 with bfloat16", "a processor, AVX2"
+    measured = [(45.0, 0.5, slow), (12.0, 0.3, fast), (12.0, 0.4, fast), (12.0, 0.7, slow)]
+    for seed, (minutes, cer, device) in enumerate(measured):
+        cell |= {"seed": seed, "budget_minutes": minutes, "cer": cer, "device": device}
         _write(project / "results" / "learning" / "toy-10min" / f"jepa_ema-{seed}.json", cell)
     pages = documents(project)
     overview = pages[project / "docs" / "RESULTS.md"]
     assert "| jepa_ema | **35.0** [10.0, 30.0], LM 20.0, n=2 |" in overview
-    assert "| jepa_ema, 45 min | **50.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
-    assert ">jepa_ema, 45 min</text>" in pages[project / "docs" / "learning.svg"]
+    assert "| jepa_ema, 45 min, AVX2 | **50.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
+    assert "| jepa_ema, AVX2 | **70.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
+    assert ">jepa_ema, 45 min, AVX2</text>" in pages[project / "docs" / "learning.svg"]
 
 
 def test_what_is_no_longer_made_so_is_marked_and_gives_way(project: Path) -> None:
     cell = {**dict.fromkeys(learning_results.FIELDS), "column": "toy-10min", "cer_lm": 0.2}
     cell |= {"interval": [0.1, 0.3]}
-    measured = [("labels_only", 0, 0.5, None), ("labels_only", 1, 0.4, 0.3)]
-    measured += [("jepa_ema", 0, 0.6, None)]
-    for row, seed, cer, dropout in measured:
-        new = {"head_dropout": dropout} if dropout else {}  # not counted at first
+    prior, dropout = {"normalization_prior_seconds": 1.0}, {"head_dropout": 0.3}
+    measured: list[tuple[str, int, float, dict[str, float]]] = [
+        ("labels_only", 0, 0.5, {}),  # neither was counted at first
+        ("labels_only", 1, 0.4, prior),
+        ("jepa_ema", 0, 0.6, prior),
+        ("contrastive", 0, 0.7, prior | dropout),
+    ]
+    for row, seed, cer, new in measured:
         cell |= {"row": row, "seed": seed, "cer": cer}
         _write(project / "results" / "learning" / "toy-10min" / f"{row}-{seed}.json", cell | new)
     overview = documents(project)[project / "docs" / "RESULTS.md"]
     assert "| labels_only | **40.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
     assert "| jepa_ema | **60.0**‡ [10.0, 30.0], LM 20.0, n=1 |" in overview
+    assert "| contrastive | **70.0** [10.0, 30.0], LM 20.0, n=1 |" in overview
     assert "| toy-10min | labels_only‡ | 0 | 50.0 |" in overview
 
 
