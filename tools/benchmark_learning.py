@@ -92,8 +92,8 @@ FRONT_END = "encoder.normalization_prior_seconds=1.0"
 """That of the shipped encoder, for every row that learns from fresh weights, too."""
 # The same for every row: what suits pretrained weights suits fresh ones too (docs/LOG.md).
 FINETUNING = ("finetune.layer_decay=1.0", "finetune.freeze_finetune_updates=0.0")
-# And for every row but `best`: begun before weights were averaged.
-PLAIN = (*FINETUNING, "finetune.average_decay=0.0")
+# And for every row but `best`: begun before weights were averaged and the pitch was heard.
+PLAIN = (*FINETUNING, "finetune.average_decay=0.0", "finetune.pitch=false")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -286,22 +286,8 @@ class LogMel(nn.Module):
 
     def frames(self, padded: Tensor) -> Tensor:
         """Return log-mel frames (B, T, F), not normalised, of samples that have their margins."""
-        if torch.jit.is_tracing():  # a recorded graph knows no Fourier transform of windows
-            power = self._power_by_convolution(padded)
-        else:
-            frames = padded.unfold(1, self.window_size, self.hop)  # (B, T, 400)
-            spectrum = torch.fft.rfft(frames * self.window, n=self.fft_size)
-            power = spectrum.real.square() + spectrum.imag.square()
+        power = power_spectra(padded, self.window, self.fft_size, self.hop)
         return torch.log(power @ self.filters + 1e-6)  # (B, T, F)
-
-    def _power_by_convolution(self, padded: Tensor) -> Tensor:
-        """Return the power (B, T, 257) of every frame's spectrum, each bin a convolution."""
-        bins = torch.arange(self.fft_size // 2 + 1, dtype=torch.float64)
-        steps = torch.arange(self.window_size, dtype=torch.float64)
-        angles = bins[:, None] * steps * (2 * math.pi / self.fft_size)
-        waves = torch.cat([angles.cos(), angles.sin()]) * self.window.double()
-        parts = nn.functional.conv1d(padded[:, None], waves.float()[:, None], stride=self.hop)
-        return parts.square().unflatten(1, (2, -1)).sum(dim=1).transpose(1, 2)
 
     def normalize_globally(self, mel: Tensor) -> Tensor:
         """Return log-mel frames shifted and scaled by the constants."""
@@ -319,3 +305,22 @@ class LogMel(nn.Module):
             mean, variance = self.prior(mean, variance, count)
             centred = (mel - mean).masked_fill(padding, 0.0)
         return centred * torch.rsqrt(variance + 1e-2)
+
+
+def power_spectra(samples: Tensor, window: Tensor, fft_size: int, hop: int) -> Tensor:
+    """Return the power spectra (B, T, K) of windows (W,) of samples (B, S), one every `hop`."""
+    if torch.jit.is_tracing():  # a recorded graph knows no Fourier transform of windows
+        return _power_by_convolution(samples, window, fft_size, hop)
+    frames = samples.unfold(1, len(window), hop)  # (B, T, W)
+    spectrum = torch.fft.rfft(frames * window, n=fft_size)
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def _power_by_convolution(samples: Tensor, window: Tensor, fft_size: int, hop: int) -> Tensor:
+    """Return the same, each bin of the spectrum a convolution."""
+    bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)
+    steps = torch.arange(len(window), dtype=torch.float64)
+    angles = bins[:, None] * steps * (2 * math.pi / fft_size)
+    waves = torch.cat([angles.cos(), angles.sin()]) * window.double()
+    parts = nn.functional.conv1d(samples[:, None], waves.float()[:, None], stride=hop)
+    return parts.square().unflatten(1, (2, -1)).sum(dim=1).transpose(1, 2)

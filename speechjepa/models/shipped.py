@@ -67,7 +67,7 @@ def checksum(folder: Path) -> str:
 
 def fits_shipped(config: EncoderConfig) -> bool:
     """Say whether an encoder with these settings can start from the shipped weights, whatever the
-    prior of its normalisation, which has none."""
+    prior of its normalisation and its pitch, which have none."""
     path = SHIPPED / CONFIG_FILE
     if not path.exists():
         return False
@@ -75,5 +75,5 @@ def fits_shipped(config: EncoderConfig) -> bool:
     shipped = encoder_config(entry, str(path))
     if isinstance(config, SpeechEncoderConfig) and isinstance(shipped, SpeechEncoderConfig):
         seconds = shipped.normalization_prior_seconds
-        config = replace(config, normalization_prior_seconds=seconds)
+        config = replace(config, normalization_prior_seconds=seconds, pitch=shipped.pitch)
     return shipped == config

@@ -91,6 +91,9 @@ class SpeechEncoderConfig:
     """Of per-utterance normalisation: how much the statistics of the training data weigh beside
     the utterance's own (seconds of audio). Single words are told apart better with 1. 0 = none,
     or as much as in the encoder that training starts from."""
+    pitch: bool = False
+    """Whether the front end also hears the pitch of the voice (see `PitchInput`), which tones are
+    written by. Fine-tuning gives it to an encoder that learnt without (`finetune.pitch`)."""
     dropout: float = 0.0
     """Probability; in the feature projection, attention weights and residual branches."""
     drop_path: float = 0.0
@@ -155,6 +158,7 @@ class SpeechEncoder(Encoder):
             config.normalization,
             config.dropout,
             config.normalization_prior_seconds,
+            config.pitch,
         )
         last = max(1, config.num_layers - 1)
         self.blocks = nn.ModuleList(
@@ -190,6 +194,11 @@ class SpeechEncoder(Encoder):
         """Change how much the statistics of the training data weigh (seconds)."""
         self.config = replace(self.config, normalization_prior_seconds=seconds)
         self.feature_encoder.log_mel.set_prior(seconds)
+
+    def learn_pitch(self) -> None:
+        """Make it an encoder that hears the pitch, unless it is one."""
+        self.config = replace(self.config, pitch=True)
+        self.feature_encoder.learn_pitch()
 
     @property
     def chunks(self) -> Chunks | None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from speechjepa.audio.features import LogMel, Normalization
 from speechjepa.nn.cpu import Dropout
+from speechjepa.nn.pitch_input import PitchInput
 from speechjepa.shapes import padding_mask
 
 
@@ -23,6 +24,7 @@ class LogMelFeatureEncoder(nn.Module):
         normalization: See `LogMel`.
         dropout: On the output.
         prior_seconds: See `LogMel`.
+        pitch: Whether a `PitchInput` is added.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class LogMelFeatureEncoder(nn.Module):
         normalization: Normalization = "utterance",
         dropout: float = 0.0,
         prior_seconds: float = 0.0,
+        pitch: bool = False,
     ) -> None:
         super().__init__()
         if frame_rate not in (25, 50):
@@ -50,15 +53,25 @@ class LogMelFeatureEncoder(nn.Module):
         self.projection = nn.Linear(width, width)
         self.dropout = Dropout(dropout)
         self.hop = self.log_mel.hop * 2**self.strides
+        self.pitch = PitchInput(width, 2**self.strides) if pitch else None
+
+    def learn_pitch(self) -> None:
+        """Get a `PitchInput` that adds nothing yet, unless there is one."""
+        if self.pitch is None:
+            weight = self.projection.weight
+            self.pitch = PitchInput(len(weight), 2**self.strides).to(weight.device)
+            self.pitch.forget()
 
     @property
     def look_ahead(self) -> int:
         """Samples beyond its own `hop` that a frame sees: 280 at 50 Hz, 600 at 25 Hz.
 
-        Half of what the mel windows overlap, and one mel frame (50 Hz) or three (25 Hz).
+        Half of what the mel windows overlap, and one mel frame (50 Hz) or three (25 Hz); with the
+        pitch 576 at 50 Hz.
         """
         overlap = self.log_mel.window_size - self.log_mel.hop
-        return overlap // 2 + (2**self.strides - 1) * self.log_mel.hop
+        mel = overlap // 2 + (2**self.strides - 1) * self.log_mel.hop
+        return mel if self.pitch is None else max(mel, self.pitch.look_ahead)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames (B,) of utterances of `lengths` samples (B,)."""
@@ -75,9 +88,12 @@ class LogMelFeatureEncoder(nn.Module):
         `streaming` as in `LogMel.forward`.
         """
         mel, mel_lengths = self.log_mel(waveform, lengths, streaming=streaming)
-        return self.from_log_mel(mel, mel_lengths)
+        x, frame_lengths = self._convolve(mel, mel_lengths)
+        if self.pitch is not None:
+            x = x + self.pitch(waveform, lengths)
+        return self.dropout(x), frame_lengths
 
-    def from_log_mel(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _convolve(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, T, D), T at least 1, of log-mel (B, T', F), and lengths (B,)."""
         x = mel.transpose(1, 2)  # (B, F, T')
         for convolution in self.convolutions:
@@ -87,5 +103,4 @@ class LogMelFeatureEncoder(nn.Module):
             x = convolution(nn.functional.pad(x, (1, right)))[:, :, :num_frames]
             x = nn.functional.gelu(x)
             x = x.masked_fill(padding_mask(lengths, num_frames)[:, None, :], 0.0)
-        x = self.projection(self.norm(x.transpose(1, 2)))  # (B, T, D)
-        return self.dropout(x), lengths
+        return self.projection(self.norm(x.transpose(1, 2))), lengths

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from speechjepa.nn.feature_encoder import LogMelFeatureEncoder
+from speechjepa.nn.pitch_input import PitchStream
 
 
 class FeatureStream:
@@ -39,6 +40,10 @@ class FeatureStream:
             self.statistics = log_mel.running.start(1, any_level=any_level)
         self._convolutions = cast(list[nn.Conv1d], list(feature_encoder.convolutions))
         self._inputs = [weight.new_zeros(1, c.in_channels, 1) for c in self._convolutions]
+        pitch = feature_encoder.pitch
+        self._pitch = None if pitch is None else PitchStream(pitch)
+        # What one of the two has completed, and the other not yet: (1, T, D) each.
+        self._waiting = [weight.new_zeros(1, 0, len(weight)) for _ in range(2)]
 
     @torch.no_grad()
     def push(self, samples: Tensor, *, last: bool = False) -> Tensor:
@@ -52,7 +57,14 @@ class FeatureStream:
         for number in range(len(self._convolutions)):
             x = nn.functional.gelu(self._convolve(x, number, last))
         x = self.feature_encoder.norm(x.transpose(1, 2))  # (1, T, D)
-        return self.feature_encoder.projection(x)
+        x = self.feature_encoder.projection(x)
+        if self._pitch is None:
+            return x
+        both = [x, self._pitch.push(samples, last=last)]
+        both = [torch.cat(parts, 1) for parts in zip(self._waiting, both, strict=True)]
+        count = min(part.shape[1] for part in both)
+        self._waiting = [part[:, count:].clone() for part in both]
+        return both[0][:, :count] + both[1][:, :count]
 
     def _log_mel(self, samples: Tensor, last: bool) -> Tensor:
         """Return the next normalised log-mel frames (1, T', F)."""

@@ -217,7 +217,8 @@ def start_encoder(
     config: EncoderConfig | None, init: str | Path | None, reset_top_layers: int = 0
 ) -> Encoder:
     """Return the encoder that a run starts from: a bundle's, with so many fresh blocks at the top,
-    or a fresh one. Of the settings of a fresh one, a bundle's takes the prior alone."""
+    or a fresh one. Of the settings of a fresh one, a bundle's takes the prior and
+    the pitch alone."""
     if init is None:
         if config is None:
             raise ValueError("`encoder` or `init` must be given")
@@ -230,6 +231,8 @@ def start_encoder(
     seconds = getattr(config, "normalization_prior_seconds", 0.0)
     if seconds and isinstance(encoder, SpeechEncoder):
         encoder.set_prior(seconds)
+    if getattr(config, "pitch", False) and isinstance(encoder, SpeechEncoder):
+        encoder.learn_pitch()
     return encoder
 
 

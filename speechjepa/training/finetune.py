@@ -25,6 +25,7 @@ from speechjepa.models.bundle import (
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.shipped import start_name
+from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig
@@ -216,7 +217,8 @@ def _settle(
     *,
     pretrained: bool,
 ) -> FinetuneConfig:
-    """Return the settings with none left open, and the encoder ready to stream where they say."""
+    """Return the settings with none left open, and the encoder ready to stream, and hearing the
+    pitch, where they say."""
     is_small = network.width * len(data.vocabulary) <= MOST_WEIGHTS
     is_known = config.inherit_head and has_same_symbols(data.vocabulary, start)
     config = resolve_presets(
@@ -228,6 +230,9 @@ def _settle(
         head_is_new=is_small and not is_known,
         fine_tuned=start.ctc is not None and not network.hears_waveform,
     )
+    is_frozen = config.freeze_encoder or config.freeze_feature_encoder
+    if config.pitch and not is_frozen and isinstance(network, SpeechEncoder):
+        network.learn_pitch()
     return learn_to_stream(config, network)
 
 

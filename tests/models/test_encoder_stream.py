@@ -62,8 +62,8 @@ def at_once(network, waveform, chunks=CHUNKS) -> torch.Tensor:
 @pytest.mark.parametrize("rate", [25, 50])
 @pytest.mark.parametrize(
     "change",
-    [{}, {"causal_convolution": True}, {"normalization": "global"}],
-    ids=["shipped kind", "causal", "global"],
+    [{}, {"causal_convolution": True}, {"normalization": "global"}, {"pitch": True}],
+    ids=["shipped kind", "causal", "global", "pitch"],
 )
 @pytest.mark.parametrize(
     "sizes", [[10**9], [5120], [1, 7, 1601, 333, 12000, 160]], ids=["whole", "even", "odd"]
@@ -76,17 +76,19 @@ def test_a_stream_gives_what_the_whole_gives_under_the_same_chunks(rate, change,
     assert (streamed(network, waveform, sizes) - whole).abs().max() < 1e-4
 
 
-def test_single_samples_make_the_same_stream():
-    network = encoder(replace(SMALL, frame_rate=25))
+@pytest.mark.parametrize("pitch", [False, True])
+def test_single_samples_make_the_same_stream(pitch):
+    network = encoder(replace(SMALL, frame_rate=25, pitch=pitch))
     waveform = speech(6000)
     whole = at_once(network, waveform)
     assert (streamed(network, waveform, [1]) - whole).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("rate", [25, 50])
+@pytest.mark.parametrize("pitch", [False, True])
 @pytest.mark.parametrize("samples", [0, 1, 159, 160, 319, 320, 640, 1279, 1280, 1281, 2560, 2719])
-def test_streams_that_end_anywhere_have_the_frames_of_the_whole(rate, samples):
-    network = encoder(replace(SMALL, frame_rate=rate))
+def test_streams_that_end_anywhere_have_the_frames_of_the_whole(rate, pitch, samples):
+    network = encoder(replace(SMALL, frame_rate=rate, pitch=pitch))
     waveform = speech(samples)
     whole = at_once(network, waveform)[: samples // network.hop]
     heard = streamed(network, waveform, [100])

@@ -28,6 +28,7 @@ NATIVE = {
         "causal_convolution": True,
     },
     "prior": {"frame_rate": 25, "normalization_prior_seconds": 1.0},
+    "pitch": {"frame_rate": 25, "pitch": True},
 }
 PUBLISHED = ("wav2vec2-base", "wavlm-large", "data2vec")
 
