@@ -25,7 +25,6 @@ from speechjepa.models.bundle import (
 from speechjepa.models.ctc import CtcModel
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.shipped import start_name
-from speechjepa.models.speech_encoder import SpeechEncoder
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig
@@ -38,7 +37,7 @@ from speechjepa.training.callbacks import (
 )
 from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
-from speechjepa.training.front_end import fit_front_end
+from speechjepa.training.front_end import fit_front_end, learn_pitch
 from speechjepa.training.head_module import HeadModule, fit_module
 from speechjepa.training.head_start import MOST_WEIGHTS, train_head
 from speechjepa.training.inherit import has_same_symbols, inherit_head
@@ -230,9 +229,7 @@ def _settle(
         head_is_new=is_small and not is_known,
         fine_tuned=start.ctc is not None and not network.hears_waveform,
     )
-    is_frozen = config.freeze_encoder or config.freeze_feature_encoder
-    if config.pitch and not is_frozen and isinstance(network, SpeechEncoder):
-        network.learn_pitch()
+    learn_pitch(config, network)
     return learn_to_stream(config, network)
 
 

@@ -1,4 +1,4 @@
-"""What a front end takes as known of speech before it hears any."""
+"""What a front end gets before it is trained further: what is known of speech, and the pitch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from speechjepa.audio.features import LogMel
 from speechjepa.data.batches import CachedItems
 from speechjepa.models.encoder import Encoder
 from speechjepa.models.speech_encoder import SpeechEncoder
+from speechjepa.training.config import FinetuneConfig
 
 STATISTICS_SECONDS = 1200.0
 """Audio that is measured, about, at most (seconds)."""
@@ -36,6 +37,18 @@ def fit_front_end(encoder: Encoder, items: CachedItems, *, frozen: bool = False)
         frames = _log_mels(log_mel, items)
         for part in known:
             part.fit(frames)
+
+
+def learn_pitch(config: FinetuneConfig, encoder: Encoder) -> None:
+    """Let an encoder hear the pitch where the settings want it, unless its front end is frozen.
+
+    Args:
+        config: Settings without any that are open.
+        encoder: Changed in place; one whose front end hears the waveform is left alone.
+    """
+    is_frozen = config.freeze_encoder or config.freeze_feature_encoder
+    if config.pitch and not is_frozen and isinstance(encoder, SpeechEncoder):
+        encoder.learn_pitch()
 
 
 def _log_mels(log_mel: LogMel, items: CachedItems) -> list[Tensor]:

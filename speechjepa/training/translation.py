@@ -43,7 +43,7 @@ from speechjepa.training.callbacks import (
     start_encoder,
 )
 from speechjepa.training.doctor import CtcDoctor
-from speechjepa.training.front_end import fit_front_end
+from speechjepa.training.front_end import fit_front_end, learn_pitch
 from speechjepa.training.head_module import HeadModule, fit_module
 from speechjepa.training.monitors import diverged
 from speechjepa.training.precision import autocast
@@ -261,6 +261,7 @@ def train_translator(
     _start_translator(model, files, init)
     network.set_dropout(config.dropout, config.drop_path)
     model.translator.set_dropout(config.dropout)
+    learn_pitch(config, network)
     config = cast(TranslateConfig, learn_to_stream(config, network))
     fit_front_end(network, data.items, frozen=config.is_frozen)
     leave_out_misfits(data, model, doctor, config.speed_perturbation)
