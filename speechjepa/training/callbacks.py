@@ -241,12 +241,7 @@ def checkpoint_summary(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    hears_pitch = any(".pitch." in name for name in checkpoint["state_dict"])
-    return {
-        "step": int(checkpoint["global_step"]),
-        "hears_pitch": hears_pitch,
-        **checkpoint.get("speechjepa", {}),
-    }
+    return {"step": int(checkpoint["global_step"]), **checkpoint.get("speechjepa", {})}
 
 
 def save_json(content: Any, path: Path) -> None:

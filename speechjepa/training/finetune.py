@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,8 +182,6 @@ def finetune(
         raise DataError(f"none of the {len(train)} training utterances has a transcript")
     data, dev_data = read_labelled(labelled, dev, text, cache_dir, run_dir)
     start = Bundle(encoder=network) if init is None else load_bundle(init)
-    if earlier and not earlier["hears_pitch"]:  # as when an earlier version began the run
-        config = replace(config, pitch=False)
     config = _settle(config, data, network, start, pretrained=init is not None)
     fit_front_end(network, data.items, frozen=config.is_frozen)
     network.set_dropout(config.dropout, config.drop_path)

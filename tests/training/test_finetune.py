@@ -156,6 +156,21 @@ def test_a_frozen_front_end_stays_as_pretrained_and_the_blocks_learn(tmp_path, p
     assert "blocks.0.ffn_in.weight" not in same
 
 
+@pytest.mark.parametrize(
+    ("changes", "hears"),
+    [({}, True), ({"pitch": False}, False), ({"freeze_encoder": True}, False)],
+    ids=["default", "off", "frozen"],
+)
+def test_an_encoder_that_learnt_without_the_pitch_hears_it(tmp_path, pretrained, changes, hears):
+    encoder = load_bundle(run(tmp_path, replace(CONFIG, **changes), init=pretrained)).encoder
+    assert encoder.config.pitch == hears
+    if hears:
+        assert encoder.feature_encoder.pitch.projection.weight.abs().max() > 0
+        again = replace(CONFIG, pitch=False)  # what hears it keeps it
+        kept = run(tmp_path, again, "again", init=tmp_path / "run" / "bundle")
+        assert load_bundle(kept).encoder.config.pitch
+
+
 def test_an_utterance_whose_label_does_not_fit_is_named_and_left_out(tmp_path):
     train = make_corpus(tmp_path / "audio")
     train[2] = replace(train[2], text="abc" * 100, source="metadata.jsonl:3")
