@@ -93,7 +93,9 @@ class SpeechEncoderConfig:
     or as much as in the encoder that training starts from."""
     pitch: bool = False
     """Whether the front end also hears the pitch of the voice (see `PitchInput`), which tones are
-    written by. Fine-tuning gives it to an encoder that learnt without (`finetune.pitch`)."""
+    written by. Fine-tuning gives it to an encoder that learnt without (`finetune.pitch`); asked for
+    here, an encoder that stays frozen gets it too, and it adds nothing. Hidden frames count in the
+    mean pitch of three seconds, as they do in the statistics of an utterance."""
     dropout: float = 0.0
     """Probability; in the feature projection, attention weights and residual branches."""
     drop_path: float = 0.0

@@ -12,8 +12,10 @@ from speechjepa.audio.features import power_spectra
 from speechjepa.shapes import padding_mask
 
 _HOP, _DECIMATION = 160, 4
-_BEHIND, _AHEAD = 3, 1
-"""Readings that the average of five takes from before and behind."""
+_BEFORE, _AFTER = 3, 1
+"""Readings before and after its own that the average of five takes."""
+_TAPS = 33
+"""Of the low-pass before decimation: 6 dB down at 0.5 kHz, nothing passes from 1 kHz on."""
 
 
 class PitchInput(nn.Module):
@@ -25,11 +27,12 @@ class PitchInput(nn.Module):
     rise over 20 ms, each as far as the frame is voiced, and how much it is. The pitch is the lag
     with the highest autocorrelation (window and correction: Boersma, "Accurate short-term analysis
     of the fundamental frequency", 1993), averaged over five frames; no path is searched, so that a
-    stream, which cannot wait for the end of a path, has the same readings.
+    stream, which cannot wait for the end of a path, has the same readings. Only what is below some
+    500 Hz is heard, and what has no peak between the lags, as hum and offsets, is not voiced.
 
     Args:
         width: Channels D of the features.
-        stride: Readings per frame.
+        stride: Readings per frame, 2 (50 Hz) or 4 (25 Hz).
     """
 
     LOWEST, HIGHEST, STEPS = 60.0, 480.0, 36
@@ -39,9 +42,9 @@ class PitchInput(nn.Module):
     _RATE = 16000 // _DECIMATION
     """Samples per second of what is correlated."""
     _WINDOW, _FFT = 240, 512
-    """Of 60 ms: three periods of the lowest pitch, nearly four."""
+    """Of 60 ms: three and a half periods of the lowest pitch."""
     _BELOW = 45.0
-    """Hum and offsets below (Hz) are left out."""
+    """What the spectrum has below (Hz) is left out; windows spread an offset beyond it."""
     _FLOOR = 1e-10
     """Power of the noise in which nothing correlates: the rounding of 16 bits."""
     _TILT = 0.02
@@ -61,7 +64,7 @@ class PitchInput(nn.Module):
         self.convolution = nn.Conv1d(self._NUM_READINGS, self._HIDDEN, 2 * stride, stride=stride)
         self.projection = nn.Linear(self._HIDDEN, width)
         self.memory = round(100 * self.MEMORY_SECONDS)
-        taps = torch.hann_window(33, periodic=False)
+        taps = torch.hann_window(_TAPS, periodic=False)
         window = torch.hann_window(self._WINDOW, periodic=False)
         octaves = torch.arange(int(math.log2(self.HIGHEST / self.LOWEST) * self.STEPS) + 1)
         octaves = octaves / self.STEPS
@@ -87,13 +90,12 @@ class PitchInput(nn.Module):
     @property
     def look_ahead(self) -> int:
         """Samples beyond the end of its readings that an output sees."""
-        return self.margin + _HOP * _AHEAD
+        return self.margin + _HOP * _AFTER
 
     @property
     def margin(self) -> int:
-        """Samples before and behind the 10 ms of a reading that are correlated for it."""
-        overlap = _DECIMATION * self._WINDOW - _HOP
-        return overlap // 2 + self.taps.shape[2] // 2
+        """Samples before, and samples after, the 10 ms of a reading that count in it."""
+        return (_DECIMATION * self._WINDOW - _HOP) // 2 + _TAPS // 2
 
     def forget(self) -> None:
         """Add nothing, until training has found what to add."""
@@ -101,7 +103,9 @@ class PitchInput(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return what is added to features (B, T, D), T at least 1, of waveform (B, S).
+        """Return what is added to features (B, T, D) of waveform (B, S).
+
+        T is that of the front end: at least 1, padded frames among it, which mean nothing.
 
         Args:
             waveform: float32, 16 kHz; samples past `lengths` (B,) count as zeros.
@@ -113,8 +117,7 @@ class PitchInput(nn.Module):
             padded = pad(waveform, (self.margin, self.margin + _HOP))
             padding = padding_mask(torch.div(lengths, _HOP, rounding_mode="floor"), num_readings)
             score = self.score(padded)[:, :num_readings].masked_fill(padding[:, :, None], 0.0)
-            octaves, voiced = self.find(pad(score, (0, 0, _BEHIND, _AHEAD)))
-            found = torch.stack([octaves, voiced.masked_fill(padding, 0.0)], 1)  # (B, 2, T')
+            found = torch.stack(self.find(pad(score, (0, 0, _BEFORE, _AFTER))), 1)  # (B, 2, T')
             readings = self.describe(pad(found, (self.memory - 1, 0)))
         missing = max(0, self.stride - num_readings)
         return self.embed(pad(readings, (self.stride, missing)))
@@ -130,15 +133,19 @@ class PitchInput(nn.Module):
         """Return octaves above `MIDDLE` and how voiced it is, (B, T') each.
 
         Args:
-            score: (B, T' + `_BEHIND` + `_AHEAD`, N).
+            score: (B, T' + `_BEFORE` + `_AFTER`, N).
         """
-        mean = avg_pool1d(score.transpose(1, 2), _BEHIND + 1 + _AHEAD, stride=1)  # (B, N, T')
-        best = mean[:, 1:-1].argmax(dim=1, keepdim=True) + 1
+        mean = avg_pool1d(score.transpose(1, 2), _BEFORE + 1 + _AFTER, stride=1)  # (B, N, T')
+        # Peaks alone: hum and offsets correlate best at the ends, where nothing turns.
+        inner = mean[:, 1:-1]
+        is_slope = (mean[:, :-2] > inner) | (mean[:, 2:] > inner)
+        best = inner.masked_fill(is_slope, -1.0).argmax(dim=1, keepdim=True) + 1
         low, top, high = (mean.gather(1, best + step)[:, 0] for step in (-1, 0, 1))
+        is_peak = (low <= top) & (high <= top)
         bend = (low - 2 * top + high).clamp(max=-1e-6)  # a parabola through the three
         step = best[:, 0] + (0.5 * (low - high) / bend).clamp(-0.5, 0.5)
         octaves = math.log2(self.HIGHEST / self.MIDDLE) - step / self.STEPS
-        return octaves, torch.sigmoid(self._SHARPNESS * (top - self._VOICED))
+        return octaves, torch.sigmoid(self._SHARPNESS * (top - self._VOICED)) * is_peak
 
     def describe(self, found: Tensor) -> Tensor:
         """Return readings (B, 4, T').
@@ -155,7 +162,7 @@ class PitchInput(nn.Module):
         octaves, voiced = octaves[:, self.memory - 1 :], voiced[:, self.memory - 1 :]
         return torch.stack(
             [
-                2.0 * octaves.clamp(-1.5, 1.5) * voiced,
+                2.0 * octaves * voiced,
                 4.0 * (octaves - mean).clamp(-1.0, 1.0) * voiced,
                 10.0 * rise.clamp(-0.1, 0.1) * voiced * before,
                 voiced,
@@ -179,10 +186,9 @@ class PitchStream:
         self.pitch = pitch
         zeros = pitch.projection.weight.new_zeros
         self._samples = zeros(1, pitch.margin)
-        self._scores = zeros(1, _BEHIND, len(pitch.tilt))
+        self._scores = zeros(1, _BEFORE, len(pitch.tilt))
         self._found = zeros(1, 2, pitch.memory - 1)
         self._readings = zeros(1, pitch.convolution.in_channels, pitch.stride)
-        self._num_samples = self._num_scores = 0
 
     @torch.no_grad()
     def push(self, samples: Tensor, *, last: bool = False) -> Tensor:
@@ -193,21 +199,17 @@ class PitchStream:
             last: Nothing follows them.
         """
         pitch = self.pitch
-        self._num_samples += len(samples)
         self._samples = torch.cat([self._samples, samples.to(self._samples)[None]], 1)
         if last:
             self._samples = pad(self._samples, (0, pitch.margin))
         count = (self._samples.shape[1] - 2 * pitch.margin) // _HOP
-        if last:  # what is left of 10 ms is no reading
-            count = min(count, self._num_samples // _HOP - self._num_scores)
         if count > 0:
             used = self._samples[:, : count * _HOP + 2 * pitch.margin]
-            self._scores = torch.cat([self._scores, pitch.score(used)[:, :count]], 1)
+            self._scores = torch.cat([self._scores, pitch.score(used)], 1)
             self._samples = self._samples[:, count * _HOP :].clone()
-            self._num_scores += count
-        scores = pad(self._scores, (0, 0, 0, _AHEAD)) if last else self._scores
-        if scores.shape[1] > _BEHIND + _AHEAD:
-            self._scores = scores[:, -(_BEHIND + _AHEAD) :].clone()
+        scores = pad(self._scores, (0, 0, 0, _AFTER)) if last else self._scores
+        if scores.shape[1] > _BEFORE + _AFTER:
+            self._scores = scores[:, -(_BEFORE + _AFTER) :].clone()
             found = torch.stack(pitch.find(scores), 1)
             self._found = torch.cat([self._found, found], 2)
             self._readings = torch.cat([self._readings, pitch.describe(self._found)], 2)

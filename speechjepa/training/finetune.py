@@ -160,7 +160,7 @@ def finetune(
         dev: Labelled utterances the model is chosen by; may be empty.
         run_dir: Gets config.json, metrics.csv, tensorboard/, doctor.jsonl, bundle/.
         text: Normalisation of transcripts.
-        encoder: Sizes of a fresh encoder, or of `init` the prior alone.
+        encoder: Sizes of a fresh encoder, or of `init` the prior and the pitch.
         init: Bundle whose encoder is the start.
         cache_dir: Where decoded audio is kept.
 

@@ -46,8 +46,7 @@ def learn_pitch(config: FinetuneConfig, encoder: Encoder) -> None:
         config: Settings without any that are open.
         encoder: Changed in place; one whose front end hears the waveform is left alone.
     """
-    is_frozen = config.freeze_encoder or config.freeze_feature_encoder
-    if config.pitch and not is_frozen and isinstance(encoder, SpeechEncoder):
+    if config.pitch and not config.is_frozen and isinstance(encoder, SpeechEncoder):
         encoder.learn_pitch()
 
 

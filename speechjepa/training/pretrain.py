@@ -235,7 +235,7 @@ def pretrain(
         pool: The audio; transcripts are not looked at.
         run_dir: Gets config.json, metrics.csv, tensorboard/, checkpoints/, bundle/, and, but for
             the objective `future`, snapshot.npz.
-        encoder: Sizes of a fresh encoder; with `init`, the prior alone counts.
+        encoder: Sizes of a fresh encoder; with `init`, the prior and the pitch count.
         init: Bundle to continue from.
         probe: Labelled utterances for the probe; None = no probe.
         cache_dir: Where decoded audio is kept.

@@ -229,7 +229,7 @@ def train_translator(
         run_dir: Gets config.json, metrics.csv, tensorboard/, doctor.jsonl, bundle/.
         target: What is written.
         text: How the texts of the pairs were normalised.
-        encoder: Sizes of a fresh encoder, or of `init` the prior alone.
+        encoder: Sizes of a fresh encoder, or of `init` the prior and the pitch.
         init: Bundle whose encoder is the start, and whose translator, if it is of the same kind.
         cache_dir: Where decoded audio is kept.
 
