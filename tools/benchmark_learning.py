@@ -274,6 +274,7 @@ def _cell(
         for bundle in (run_dir / "finetune" / "bundle", *rounds)
     ]
     trained = trainings[0]
+    encoder = _encoder_settings(run_dir / "finetune" / "bundle")
     taken = trained.get("pretrain", {}) if row in PRETRAINED else {}
     if row == "transformers":
         taken = read_account(options.work / f"{row}-{seed}" / "pretrain" / "bundle")
@@ -298,18 +299,17 @@ def _cell(
         "parameters": trained["finetune"]["parameters"],
         "set": options.set,
         "shipped_encoder": shipped_version() if row.startswith(("shipped", "best")) else None,
-        "normalization_prior_seconds": _prior(run_dir / "finetune" / "bundle"),
+        "normalization_prior_seconds": encoder.get("normalization_prior_seconds"),
+        "pitch": encoder.get("pitch", False),
         "head_dropout": DROPOUT,
         "device": hardware(),
         "commit": commit(),
     }
 
 
-def _prior(bundle: Path) -> float | None:
-    """Return how long a model's prior of the normalisation is; None = it has a front end of its
-    own."""
-    encoder = json.loads((bundle / "config.json").read_text(encoding="utf-8"))["encoder"]
-    return encoder.get("normalization_prior_seconds")
+def _encoder_settings(bundle: Path) -> dict[str, Any]:
+    """Return a model's settings of the encoder; a published one has some of its own."""
+    return json.loads((bundle / "config.json").read_text(encoding="utf-8"))["encoder"]
 
 
 def digits_cell(

@@ -16,7 +16,7 @@ from speechjepa.data.utterance import Utterance
 from speechjepa.errors import CollapseError
 from speechjepa.models.bundle import load_init
 from speechjepa.training.config import PretrainConfig
-from tools import benchmark_learning, learning_transformers
+from tools import benchmark_learning, learning_results, learning_transformers
 from tools.learning_transformers import Run, pretrain_transformers, read_account
 
 SMALL = {
@@ -151,13 +151,11 @@ def test_the_cell_says_what_the_other_rows_say(tmp_path, monkeypatch) -> None:
     benchmark_learning.main(given)
     path = tmp_path / "results/mboshi-10min/transformers-0.json"
     cell = json.loads(path.read_text())
-    other = json.loads(
-        (benchmark_learning.ROOT / "results/learning/mboshi-10min/jepa_ema-0.json").read_text()
-    )
-    assert set(cell) == set(other)
+    assert set(learning_results.FIELDS) <= set(cell)
     assert [name for name, value in cell.items() if value is None] == [
         *("cer_lm", "wer_lm", "accuracy", "shipped_encoder", "normalization_prior_seconds")
     ]
     assert (cell["row"], cell["budget_minutes"]) == ("transformers", 0.02)
     assert 1 <= cell["finetuning_steps"] <= 4 and cell["pretraining_steps"] >= 1
+    assert cell["pitch"] is False  # it hears the waveform
     assert cell["parameters"] < 100_000  # the small model's, not those of our own
