@@ -12,6 +12,7 @@ from speechjepa.audio.features import power_spectra
 from speechjepa.shapes import padding_mask
 
 _HOP, _DECIMATION = 160, 4
+"""Samples from a reading to the next, and of 16 kHz for each that is correlated."""
 _BEFORE, _AFTER = 3, 1
 """Readings before and after its own that the average of five takes."""
 _TAPS = 33
@@ -160,7 +161,7 @@ class PitchInput(nn.Module):
         before = voiced[:, self.memory - 3 : -2]
         rise = octaves[:, self.memory - 1 :] - octaves[:, self.memory - 3 : -2]
         octaves, voiced = octaves[:, self.memory - 1 :], voiced[:, self.memory - 1 :]
-        return torch.stack(
+        return torch.stack(  # each is about as large as the others
             [
                 2.0 * octaves * voiced,
                 4.0 * (octaves - mean).clamp(-1.0, 1.0) * voiced,
