@@ -12,7 +12,7 @@ from tools.learning_results import present, rows_of
 def learning_plot(cells: Sequence[Mapping[str, Any]]) -> str:
     """Return an SVG picture: a panel per column, a line per row, a dot per seed that is in the
     table of means."""
-    panels, left, width, height = [], 130, 640, 20
+    panels, left, width, height = [], 150, 640, 20
     top = 8
     for column in dict.fromkeys(str(c["column"]) for c in cells):
         shown = {row: present(found) for row, found in rows_of(cells, column).items()}

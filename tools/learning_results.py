@@ -103,7 +103,7 @@ def learning_tables(
 def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
     """Return a column's cells by row; those whose pretraining had other minutes than
     `USUAL_MINUTES`, or had them on a processor of `SLOWER` instructions, are a row of their own,
-    whose name says so."""
+    whose name says so, and come last."""
     rows: dict[str, list[Fields]] = {}
     for cell in (cell for cell in cells if cell["column"] == column):
         minutes, name = cell["budget_minutes"], str(cell["row"])
@@ -112,7 +112,7 @@ def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
         if minutes is not None and SLOWER in str(cell["device"]):
             name += f", {SLOWER}"
         rows.setdefault(name, []).append(cell)
-    return rows
+    return dict(sorted(rows.items(), key=lambda row: ", " in row[0]))
 
 
 def present(found: Sequence[Fields]) -> Sequence[Fields]:
