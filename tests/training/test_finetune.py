@@ -37,6 +37,9 @@ CONFIG = FinetuneConfig(
 )
 
 
+FREEZING = ("freeze_encoder", "freeze_feature_encoder")
+
+
 def run(tmp_path: Path, config: FinetuneConfig, name: str = "run", **options: Any) -> Path:
     train = options.pop("train", None) or make_corpus(tmp_path / "audio")
     dev = options.pop("dev", train[:4])
@@ -158,8 +161,8 @@ def test_a_frozen_front_end_stays_as_pretrained_and_the_blocks_learn(tmp_path, p
 
 @pytest.mark.parametrize(
     ("changes", "hears"),
-    [({}, True), ({"pitch": False}, False), ({"freeze_encoder": True}, False)],
-    ids=["default", "off", "frozen"],
+    [({}, True), *(({name: name != "pitch"}, False) for name in ("pitch", *FREEZING))],
+    ids=["default", "off", *FREEZING],
 )
 def test_an_encoder_that_learnt_without_the_pitch_hears_it(tmp_path, pretrained, changes, hears):
     encoder = load_bundle(run(tmp_path, replace(CONFIG, **changes), init=pretrained)).encoder

@@ -47,14 +47,15 @@ def train(folder: Path, config: TranslateConfig, **options: object) -> Path:
     )
 
 
-@pytest.mark.parametrize("head", ["ctc", "autoregressive"])
-def test_a_translator_is_trained_and_read_back(tmp_path: Path, head: str) -> None:
-    config = replace(CONFIG, translator=replace(HEAD, head=head))
+@pytest.mark.parametrize(("head", "pitch"), [("ctc", True), ("autoregressive", False)])
+def test_a_translator_is_trained_and_read_back(tmp_path: Path, head: str, pitch: bool) -> None:
+    config = replace(CONFIG, translator=replace(HEAD, head=head), pitch=pitch)
     folder = train(tmp_path, config)
     bundle = load_bundle(folder)
     translator, files = load_translator(folder, bundle.encoder)
     assert files.kind == "units" and files.num_tokens == 5 and files.language == "yy"
     assert files.config.head == head
+    assert bundle.encoder.config.pitch == pitch
     assert bundle.training["translate"]["pairs"] == 9
     assert bundle.results["dev_while_training"]["token_error_rate"] > 0
     assert all(torch.isfinite(p).all() for p in translator.parameters())
