@@ -19,11 +19,8 @@ USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
 SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
-NEWEST = {
-    "best": "pitch",
-    # Their head never learns first.
-    **dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds"),
-}
+# The head of these never learns first.
+NEWEST = dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds")
 """The setting that was last to change how a row is made; `head_dropout` where nothing is named."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
@@ -38,11 +35,10 @@ EXPLANATION = (
     "`tools/learning_transformers.py`. TFLOP: "
     "10^12 operations of the whole pretraining, see `tools/pretraining_flops.py`. "
     f"Rows named {SLOWER} had their minutes on a processor without AVX-512 and bfloat16, which "
-    "hears half as much in them. `best` hears the pitch (`finetune.pitch`) and keeps an average of "
-    "the weights; the other rows, begun before, do neither. ‡: not made as its row is made now: "
-    "`best` without the pitch, others before the head learnt first under dropout (docs/LOG.md, "
-    "2026-11-30) or before the front end knew statistics of speech beside the utterance's "
-    "(`encoder.normalization_prior_seconds`)."
+    "hears half as much in them. `best` hears the pitch where tones are written (`finetune.pitch`) "
+    "and keeps an average of the weights; the other rows, begun before, do neither. ‡: made before "
+    "the head learnt first under dropout (docs/LOG.md, 2026-11-30), or before the front end knew "
+    "statistics of speech beside the utterance's (`encoder.normalization_prior_seconds`)."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"

@@ -317,10 +317,12 @@ class FinetuneConfig:
     streaming: StreamingConfig | None = None
     """Train with chunks of sampled lengths, so that the model can transcribe live audio; `{}` is
     enough. Takes about a fifth longer, and costs files a little accuracy. None = it cannot."""
-    pitch: bool = True
+    pitch: bool | None = None
     """Let a native encoder that learnt without also hear the pitch of the voice, which log-mel
-    frames of a low voice do not show and tones are written by (`PitchInput`). A model that hears it
-    keeps it; nothing is given to an encoder or a front end that stays as it is."""
+    frames of a low voice do not show and tones are written by (`PitchInput`). None = where the
+    transcripts write tones (see `writes_tones`); strangers' voices were heard worse with it
+    (docs/LOG.md). A model that hears it keeps it; an encoder or a front end that stays frozen gets
+    none."""
     speed_perturbation: float = 0.1
     """Utterances are resampled by a random factor within 1 +- this; 0 = never."""
     dropout: float = 0.1

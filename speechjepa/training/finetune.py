@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from speechjepa.models.shipped import start_name
 from speechjepa.nn.transformer import Chunks
 from speechjepa.objectives.ctc import ctc_loss
 from speechjepa.text.normalize import TextConfig
+from speechjepa.text.tones import writes_tones
 from speechjepa.training.callbacks import (
     LAST_CHECKPOINT,
     checkpoint_summary,
@@ -229,6 +231,8 @@ def _settle(
         head_is_new=is_small and not is_known,
         fine_tuned=start.ctc is not None and not network.hears_waveform,
     )
+    if config.pitch is None:
+        config = replace(config, pitch=writes_tones(data.texts))
     learn_pitch(config, network)
     return learn_to_stream(config, network)
 

@@ -19,8 +19,9 @@ class TranslateConfig(FinetuneConfig):
     """The translator learns this many times faster than the encoder."""
     average_decay: float = 0.0
     """As in fine-tuning; what it is worth to a translator was not measured."""
-    pitch: bool = False
-    """As in fine-tuning; what it is worth to a translator was not measured."""
+    pitch: bool | None = False
+    """As in fine-tuning, but that nothing is given unasked: what it is worth to a translator was
+    not measured."""
     source_text_weight: float = 0.3
     """Weight of CTC on the source's transcripts, where there are any; 0 = textless."""
     target_text_weight: float = 0.3

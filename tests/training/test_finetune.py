@@ -37,9 +37,6 @@ CONFIG = FinetuneConfig(
 )
 
 
-FREEZING = ("freeze_encoder", "freeze_feature_encoder")
-
-
 def run(tmp_path: Path, config: FinetuneConfig, name: str = "run", **options: Any) -> Path:
     train = options.pop("train", None) or make_corpus(tmp_path / "audio")
     dev = options.pop("dev", train[:4])
@@ -157,21 +154,6 @@ def test_a_frozen_front_end_stays_as_pretrained_and_the_blocks_learn(tmp_path, p
     same = {n for n, tensor in tuned.state_dict().items() if torch.equal(before[n], tensor)}
     assert {n for n in before if n.startswith("feature_encoder")} <= same
     assert "blocks.0.ffn_in.weight" not in same
-
-
-@pytest.mark.parametrize(
-    ("changes", "hears"),
-    [({}, True), *(({name: name != "pitch"}, False) for name in ("pitch", *FREEZING))],
-    ids=["default", "off", *FREEZING],
-)
-def test_an_encoder_that_learnt_without_the_pitch_hears_it(tmp_path, pretrained, changes, hears):
-    encoder = load_bundle(run(tmp_path, replace(CONFIG, **changes), init=pretrained)).encoder
-    assert encoder.config.pitch == hears
-    if hears:
-        assert encoder.feature_encoder.pitch.projection.weight.abs().max() > 0
-        again = replace(CONFIG, pitch=False)  # what hears it keeps it
-        kept = run(tmp_path, again, "again", init=tmp_path / "run" / "bundle")
-        assert load_bundle(kept).encoder.config.pitch
 
 
 def test_an_utterance_whose_label_does_not_fit_is_named_and_left_out(tmp_path):
