@@ -320,7 +320,7 @@ class FinetuneConfig:
     pitch: bool | None = None
     """Let a native encoder that learnt without also hear the pitch of the voice, which log-mel
     frames of a low voice do not show and tones are written by (`PitchInput`). None = where the
-    transcripts write tones (see `writes_tones`); strangers' voices were heard worse with it
+    transcripts write tones (see `writes_tones`); elsewhere strangers may be heard worse with it
     (docs/LOG.md). A model that hears it keeps it; an encoder or a front end that stays frozen gets
     none."""
     speed_perturbation: float = 0.1
