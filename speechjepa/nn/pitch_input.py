@@ -27,9 +27,10 @@ class PitchInput(nn.Module):
     10 ms are read: octaves above `MIDDLE`, octaves above the mean of the last `MEMORY_SECONDS`, the
     rise over 20 ms, each as far as the frame is voiced, and how much it is. The pitch is the lag
     with the highest autocorrelation (window and correction: Boersma, "Accurate short-term analysis
-    of the fundamental frequency", 1993), averaged over five frames; no path is searched, so that a
-    stream, which cannot wait for the end of a path, has the same readings. Only what is below some
-    500 Hz is heard, and what has no peak between the lags, as hum and offsets, is not voiced.
+    of the fundamental frequency", 1993), averaged over five frames; no path is searched as in
+    `audio.pitch`, so that a stream, which cannot wait for the end of one, has the same readings.
+    Only what is below some 500 Hz is heard, and what has no peak between the lags, as hum and
+    offsets, is not voiced.
 
     Args:
         width: Channels D of the features.

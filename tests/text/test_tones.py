@@ -15,6 +15,7 @@ from speechjepa.text.tones import writes_tones
     [
         ("wáré bá mié", True),  # 4 of 9 letters
         ("ọjọ́ kẹ́jọ ń lọ́", True),  # with dots below
+        ("bảy lẻ cả", True),  # hooks, as in Vietnamese
         ("má bcd fgh jkl xy", False),  # 1 of 13
         ("včera večer šel černý čtyřlístek", False),  # marks of consonants; 2 of 28 on vowels
         ("señor çâ müde åker", False),  # 1 of 15
