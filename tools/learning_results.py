@@ -21,7 +21,7 @@ SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
 # The head of these never learns first.
 NEWEST = dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds")
-"""The setting that was last to change how a row is made; `head_dropout` where nothing is named."""
+"""The setting that was last to change how a row is made; `blank_levelled` where nothing is named."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -37,8 +37,8 @@ EXPLANATION = (
     f"Rows named {SLOWER} had their minutes on a processor without AVX-512 and bfloat16, which "
     "hears a third as much in them. `best` hears the pitch where tones are written "
     "(`finetune.pitch`) and keeps an average of the weights; the other rows, begun before, "
-    "do neither. ‡: made before the head learnt first under dropout (docs/LOG.md, 2026-11-30), "
-    "or before the front end knew statistics of speech beside the utterance's "
+    "do neither. ‡: made before the head learnt first from a blank as likely as it is "
+    "(docs/LOG.md, 2026-11-30), or before the front end knew statistics of speech beside the utterance's "
     "(`encoder.normalization_prior_seconds`)."
 )
 EARLIER = "‡"
@@ -120,7 +120,7 @@ def present(found: Sequence[Fields]) -> Sequence[Fields]:
 
 
 def _mark(cell: Fields) -> str:
-    newest = NEWEST.get(cell["row"], "head_dropout")
+    newest = NEWEST.get(cell["row"], "blank_levelled")
     return str(cell["mark"]) or ("" if cell.get(newest) else EARLIER)
 
 

@@ -64,12 +64,38 @@ def test_the_head_hears_frames_of_which_a_part_is_dropped(data, monkeypatch):
     logits = network.head_logits
     monkeypatch.setattr(network, "head_logits", lambda x: heard.append(x) or logits(x))
     train_head(network, data, 2)
+    heard = heard[-2:]  # before, the whole frames, to level the blank
     whole = torch.cat(head_start.encode_items(network.encoder, data.items, list(range(12))))
     present = [float((x != 0).sum()) / whole.numel() for x in heard]
     assert present == pytest.approx([0.7, 0.7], abs=0.02)
     assert not torch.equal(heard[0] != 0, heard[1] != 0)  # another part in each step
     size = float(heard[0].abs().sum()) / whole.numel()
     assert size == pytest.approx(float(whole.abs().mean()), rel=0.05)
+
+
+@torch.no_grad()
+def blank_share(network, data):
+    features = head_start.encode_items(network.encoder, data.items, list(range(12)))
+    logits = torch.cat([network.head_logits(frames[None])[0] for frames in features])
+    return float(logits.softmax(dim=-1)[:, 0].mean())
+
+
+@pytest.mark.parametrize("start", ["fresh", "sharp"])
+def test_the_blank_begins_as_likely_as_transcripts_leave_frames_without_a_symbol(
+    data, start, monkeypatch
+):
+    monkeypatch.setattr(head_start, "LEARNING_RATE", 0.0)
+    network = model(data)
+    if start == "sharp":  # such as one that another model left
+        torch.nn.init.normal_(network.head.weight, std=20.0)
+    before = network.head.bias.detach().clone()
+    assert blank_share(network, data) < 0.35
+    train_head(network, data, 1)
+    frames = sum(network.output_lengths(torch.tensor(data.items.lengths))).item()
+    symbols = sum(len(ids) for ids in data.token_ids)
+    assert blank_share(network, data) == pytest.approx(1 - symbols / frames, abs=1e-4)
+    raised = (network.head.bias - before).detach().unflatten(0, (2, -1))  # (upsample, V)
+    assert (raised[:, 1:] == 0).all() and raised[0, 0] == raised[1, 0] > 0
 
 
 def test_of_much_audio_a_part_is_heard_that_the_seed_draws(data, monkeypatch):
