@@ -21,7 +21,8 @@ SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
 # The head of these never learns first.
 NEWEST = dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds")
-"""The setting that was last to change how a row is made; `blank_levelled` where nothing is named."""
+"""The setting that was last to change how a row is made; where nothing is named,
+`blank_levelled`."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -38,8 +39,8 @@ EXPLANATION = (
     "hears a third as much in them. `best` hears the pitch where tones are written "
     "(`finetune.pitch`) and keeps an average of the weights; the other rows, begun before, "
     "do neither. ‡: made before the head learnt first from a blank as likely as it is "
-    "(docs/LOG.md, 2026-11-30), or before the front end knew statistics of speech beside the utterance's "
-    "(`encoder.normalization_prior_seconds`)."
+    "(docs/LOG.md, 2026-11-30), or before the front end knew statistics of speech beside "
+    "the utterance's (`encoder.normalization_prior_seconds`)."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"
