@@ -19,8 +19,12 @@ USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
 SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
-# The head of these never learns first.
-NEWEST = dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds")
+NEWEST = {
+    # The head of these never learns first.
+    **dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds"),
+    # An encoder that knows phones teaches it the same from whatever blank (docs/LOG.md).
+    **dict.fromkeys(("shipped", "best"), "head_dropout"),
+}
 """The setting that was last to change how a row is made; where nothing is named,
 `blank_levelled`."""
 EXPLANATION = (
