@@ -302,7 +302,7 @@ def _cell(
         "normalization_prior_seconds": encoder.get("normalization_prior_seconds"),
         "pitch": encoder.get("pitch", False),
         "head_dropout": DROPOUT,
-        "blank_levelled": True,  # before the head learns: cells that lack it are of earlier commits
+        "blank_levelled": True,  # of a new head; cells that lack it are of earlier commits
         "device": hardware(),
         "commit": commit(),
     }

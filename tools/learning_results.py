@@ -19,12 +19,8 @@ USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
 SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
-NEWEST = {
-    # The head of these never learns first.
-    **dict.fromkeys(("labels_only", "random_frozen"), "normalization_prior_seconds"),
-    # An encoder that knows phones teaches it the same from whatever blank (docs/LOG.md).
-    **dict.fromkeys(("shipped", "best"), "head_dropout"),
-}
+# An encoder that knows phones has a head that does, whose blank is as it was (docs/LOG.md).
+NEWEST = dict.fromkeys(("shipped", "best"), "head_dropout")
 """The setting that was last to change how a row is made; where nothing is named,
 `blank_levelled`."""
 EXPLANATION = (
@@ -42,9 +38,8 @@ EXPLANATION = (
     f"Rows named {SLOWER} had their minutes on a processor without AVX-512 and bfloat16, which "
     "hears a third as much in them. `best` hears the pitch where tones are written "
     "(`finetune.pitch`) and keeps an average of the weights; the other rows, begun before, "
-    "do neither. ‡: made before the head learnt first from a blank as likely as it is "
-    "(docs/LOG.md, 2026-11-30), or before the front end knew statistics of speech beside "
-    "the utterance's (`encoder.normalization_prior_seconds`)."
+    "do neither. ‡: made before a new head's blank began as likely as it is or, from the "
+    "shipped encoder, before the head learnt first under dropout (docs/LOG.md, 2026-11-30)."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"

@@ -41,7 +41,7 @@ from speechjepa.training.config import FinetuneConfig
 from speechjepa.training.doctor import CtcDoctor
 from speechjepa.training.front_end import fit_front_end, learn_pitch
 from speechjepa.training.head_module import HeadModule, fit_module
-from speechjepa.training.head_start import MOST_WEIGHTS, train_head
+from speechjepa.training.head_start import MOST_WEIGHTS, level_blank, train_head
 from speechjepa.training.inherit import has_same_symbols, inherit_head
 from speechjepa.training.labelled import (
     LabelledItems,
@@ -188,9 +188,10 @@ def finetune(
     fit_front_end(network, data.items, frozen=config.is_frozen)
     network.set_dropout(config.dropout, config.drop_path)
     model = CtcModel(network, len(data.vocabulary), cast(int, config.upsample))
-    if config.inherit_head:
-        inherit_head(model, data.vocabulary, start)
+    inherited = inherit_head(model, data.vocabulary, start) if config.inherit_head else []
     leave_out_misfits(data, model, doctor, config.speed_perturbation)
+    if not inherited:
+        level_blank(model, data)
     budget = Budget(config.max_steps, config.minutes)
     module = FinetuneModule(model, data, dev_data, config, budget, doctor)
     settings = {

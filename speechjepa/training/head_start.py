@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speechjepa.data.batches import BatchPlan
@@ -30,10 +30,25 @@ DROPOUT = 0.3
 """Share of what frames hold that a step does without. A head that learns minutes of labels by heart
 leaves fine-tuning to begin with blanks, from which it may not come away (docs/LOG.md)."""
 
-MOST_NATS = 10.0
-"""Log odds of what is nearly certain, where the search for a bias begins."""
-HALVINGS = 40
-"""Of that search: far below what float32 holds apart."""
+
+@torch.no_grad()
+def level_blank(model: CtcModel, data: LabelledItems) -> None:
+    """Make a new head's blank as likely as transcripts leave frames without a symbol, in place.
+
+    From a blank as rare as any symbol, a head that learns by itself may go where symbols fill the
+    frames, and fine-tuning does not come back; fresh weights take longer until they write anything
+    (docs/LOG.md).
+
+    Args:
+        model: Its head is changed, one whose symbols are all about as likely.
+        data: Labelled items whose transcripts fit their frames.
+    """
+    num_frames = int(model.output_lengths(torch.from_numpy(data.items.lengths)).sum())
+    num_symbols = sum(len(ids) for ids in data.token_ids)
+    # Where they leave fewer than that, a blank is as likely as any symbol.
+    share = max(1.0 - num_symbols / num_frames, 1.0 / model.vocabulary_size)
+    bias = math.log(share / (1.0 - share) * (model.vocabulary_size - 1))
+    model.head.bias.unflatten(0, (model.upsample, -1))[:, 0] += bias
 
 
 def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 0) -> None:
@@ -42,9 +57,7 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
     The encoder then learns from gradients that mean something from its first step: what pretraining
     found is not bent to a head that knows nothing (https://arxiv.org/abs/2202.10054). Differs from
     the paper: of the frames a part is dropped at random, and so many steps are taken, not until
-    nothing improves. Before its first step the blank is made as likely as transcripts leave frames
-    without a symbol: from a blank as rare as any symbol CTC may go where symbols fill the frames
-    and blanks are rare, from which fine-tuning does not come back (docs/LOG.md).
+    nothing improves.
 
     Args:
         model: Its head is changed, in place.
@@ -64,8 +77,6 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
             "start from another model"
         )
     lengths = torch.tensor([len(frames) for frames in features], device=features[0].device)
-    num_symbols = sum(len(data.token_ids[item]) for item in used)
-    _level_blanks(model, features, 1.0 - num_symbols / (int(lengths.sum()) * model.upsample))
     plan = BatchPlan(lengths.cpu().numpy() * model.encoder.hop, BATCH_SECONDS, seed=seed)
     optimizer = torch.optim.Adam(model.head.parameters(), betas=(0.9, 0.98))
     # Of its own, so not nn.cpu's dropout: what training draws afterwards stays as it was.
@@ -83,19 +94,6 @@ def train_head(model: CtcModel, data: LabelledItems, steps: int, *, seed: int = 
         optimizer.step()
         optimizer.zero_grad()
     logger.info("the head by itself: %.2f nats per character", float(loss.detach()))
-
-
-@torch.no_grad()
-def _level_blanks(model: CtcModel, features: list[Tensor], share: float) -> None:
-    """Raise or lower the head's blank until its mean probability over the frames is `share`."""
-    logits = torch.cat([model.head_logits(frames[None])[0] for frames in features])  # (T, V)
-    over = logits[:, 0] - logits[:, 1:].logsumexp(dim=-1)  # of a blank, log odds (T,)
-    low, high = -over.max() - MOST_NATS, -over.min() + MOST_NATS
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        is_rare = (over + middle).sigmoid().mean() < share
-        low, high = torch.where(is_rare, middle, low), torch.where(is_rare, high, middle)
-    model.head.bias.unflatten(0, (model.upsample, -1))[:, 0] += low
 
 
 def _sample(lengths: np.ndarray, seed: int) -> list[int]:

@@ -78,7 +78,7 @@ def test_seeds_of_two_shipped_encoders_are_not_averaged(project: Path) -> None:
     assets.mkdir(parents=True)
     (assets / "SHA256SUMS").write_text("bbbb0123  model.safetensors\n")
     cell = {**dict.fromkeys(learning_results.FIELDS), "row": "shipped", "column": "toy-10min"}
-    cell |= {"interval": [0.1, 0.3], "cer_lm": 0.2, "blank_levelled": True}
+    cell |= {"interval": [0.1, 0.3], "cer_lm": 0.2, "head_dropout": 0.3}
     for seed, (version, cer) in enumerate([("aaaa", 0.5), ("bbbb", 0.3), ("bbbb", 0.4)]):
         cell |= {"seed": seed, "shipped_encoder": version, "cer": cer}
         _write(project / "results" / "learning" / "toy-10min" / f"shipped-{seed}.json", cell)
@@ -111,12 +111,12 @@ def test_a_row_whose_pretraining_had_other_minutes_is_a_row_of_its_own(project: 
 def test_what_is_no_longer_made_so_is_marked_and_gives_way(project: Path) -> None:
     cell = {**dict.fromkeys(learning_results.FIELDS), "column": "toy-10min", "cer_lm": 0.2}
     cell |= {"interval": [0.1, 0.3]}
-    prior, level = {"normalization_prior_seconds": 1.0}, {"blank_levelled": True}
-    measured: list[tuple[str, int, float, dict[str, float]]] = [
+    dropout, level = {"head_dropout": 0.3}, {"blank_levelled": True}
+    measured: list[tuple[str, int, float, dict[str, Any]]] = [
         ("labels_only", 0, 0.5, {}),  # neither was counted at first
-        ("labels_only", 1, 0.4, prior),
-        ("jepa_ema", 0, 0.6, prior),
-        ("contrastive", 0, 0.7, prior | level),
+        ("labels_only", 1, 0.4, level),
+        ("jepa_ema", 0, 0.6, dropout),
+        ("contrastive", 0, 0.7, level),
     ]
     for row, seed, cer, new in measured:
         cell |= {"row": row, "seed": seed, "cer": cer}

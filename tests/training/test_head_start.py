@@ -14,7 +14,7 @@ from speechjepa.models.ctc import CtcModel
 from speechjepa.text.normalize import TextConfig
 from speechjepa.training import finetune as finetuning
 from speechjepa.training import head_start
-from speechjepa.training.head_start import train_head
+from speechjepa.training.head_start import level_blank, train_head
 from speechjepa.training.labelled import LabelledItems, greedy_error_rates
 from speechjepa.training.translation_config import TranslateConfig
 from tests.training.corpus import SMALL, make_corpus
@@ -64,7 +64,6 @@ def test_the_head_hears_frames_of_which_a_part_is_dropped(data, monkeypatch):
     logits = network.head_logits
     monkeypatch.setattr(network, "head_logits", lambda x: heard.append(x) or logits(x))
     train_head(network, data, 2)
-    heard = heard[-2:]  # before, the whole frames, to level the blank
     whole = torch.cat(head_start.encode_items(network.encoder, data.items, list(range(12))))
     present = [float((x != 0).sum()) / whole.numel() for x in heard]
     assert present == pytest.approx([0.7, 0.7], abs=0.02)
@@ -73,29 +72,35 @@ def test_the_head_hears_frames_of_which_a_part_is_dropped(data, monkeypatch):
     assert size == pytest.approx(float(whole.abs().mean()), rel=0.05)
 
 
-@torch.no_grad()
-def blank_share(network, data):
-    features = head_start.encode_items(network.encoder, data.items, list(range(12)))
-    logits = torch.cat([network.head_logits(frames[None])[0] for frames in features])
-    return float(logits.softmax(dim=-1)[:, 0].mean())
-
-
-@pytest.mark.parametrize("start", ["fresh", "sharp"])
-def test_the_blank_begins_as_likely_as_transcripts_leave_frames_without_a_symbol(
-    data, start, monkeypatch
-):
-    monkeypatch.setattr(head_start, "LEARNING_RATE", 0.0)
+def test_a_new_heads_blank_is_as_likely_as_transcripts_leave_frames_without_a_symbol(data):
     network = model(data)
-    if start == "sharp":  # such as one that another model left
-        torch.nn.init.normal_(network.head.weight, std=20.0)
-    before = network.head.bias.detach().clone()
-    assert blank_share(network, data) < 0.35
-    train_head(network, data, 1)
-    frames = sum(network.output_lengths(torch.tensor(data.items.lengths))).item()
+    torch.nn.init.zeros_(network.head.weight)
+    level_blank(network, data)
+    frames = int(network.output_lengths(torch.tensor(data.items.lengths)).sum())
     symbols = sum(len(ids) for ids in data.token_ids)
-    assert blank_share(network, data) == pytest.approx(1 - symbols / frames, abs=1e-4)
-    raised = (network.head.bias - before).detach().unflatten(0, (2, -1))  # (upsample, V)
-    assert (raised[:, 1:] == 0).all() and raised[0, 0] == raised[1, 0] > 0
+    probabilities = network.head_logits(torch.zeros(1, 1, 32)).softmax(dim=-1)[0]  # (2, V)
+    other = symbols / frames / (len(data.vocabulary) - 1)
+    expected = torch.tensor([1 - symbols / frames, *[other] * (len(data.vocabulary) - 1)])
+    torch.testing.assert_close(probabilities, expected.expand(2, -1))
+
+
+def test_where_symbols_fill_the_frames_a_blank_is_as_likely_as_any(data):
+    network = model(data)
+    frames = network.output_lengths(torch.tensor(data.items.lengths)).tolist()
+    data.token_ids[:] = [torch.ones(number, dtype=torch.long) for number in frames]
+    level_blank(network, data)
+    torch.testing.assert_close(network.head.bias, torch.zeros_like(network.head.bias))
+
+
+def test_a_head_that_knows_its_symbols_keeps_its_blank(tmp_path, monkeypatch):
+    levelled = []
+    monkeypatch.setattr(finetuning, "level_blank", lambda model, data: levelled.append(model))
+    tuned = run(tmp_path, CONFIG, "fresh")
+    assert len(levelled) == 1
+    run(tmp_path, CONFIG, "another_round", init=tuned)
+    assert len(levelled) == 1
+    run(tmp_path, replace(CONFIG, inherit_head=False), "anew", init=tuned)
+    assert len(levelled) == 2
 
 
 def test_of_much_audio_a_part_is_heard_that_the_seed_draws(data, monkeypatch):
