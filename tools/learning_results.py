@@ -19,10 +19,11 @@ USUAL_MINUTES = 12.0
 """What the pretraining of rows has whose name does not say otherwise."""
 SLOWER = "AVX2"
 """Instructions of the processors that hear less in those minutes than the usual ones."""
-# An encoder that knows phones has a head that does, whose blank is as it was (docs/LOG.md).
+AGES = ("normalization_prior_seconds", "head_dropout", "blank_levelled")
+"""Settings that changed how rows are made, by when they did; cells from before lack them."""
+# Their heads begin from those of phones, and keep their blank.
 NEWEST = dict.fromkeys(("shipped", "best"), "head_dropout")
-"""The setting that was last to change how a row is made; where nothing is named,
-`blank_levelled`."""
+"""The last of them that counts for a row; `blank_levelled` where nothing is named."""
 EXPLANATION = (
     "`tools/benchmark_learning.py`: one network and one fine-tuning for all rows; every "
     f"row that pretrains has {USUAL_MINUTES:g} minutes on the same audio, unless its name says how "
@@ -38,8 +39,10 @@ EXPLANATION = (
     f"Rows named {SLOWER} had their minutes on a processor without AVX-512 and bfloat16, which "
     "hears a third as much in them. `best` hears the pitch where tones are written "
     "(`finetune.pitch`) and keeps an average of the weights; the other rows, begun before, "
-    "do neither. ‡: made before a new head's blank began as likely as it is or, from the "
-    "shipped encoder, before the head learnt first under dropout (docs/LOG.md, 2026-11-30)."
+    "do neither. ‡: made before the blank of a new head began as likely as transcripts leave "
+    "frames without a symbol, some of them also before the head learnt first under dropout, or "
+    "the front end knew statistics of speech beside the utterance's (docs/LOG.md, 'A head that "
+    "learns by itself'); `shipped` and `best`, whose heads begin from phones: before that dropout."
 )
 EARLIER = "‡"
 NOT_RUN = "not run"
@@ -113,10 +116,16 @@ def rows_of(cells: Sequence[Fields], column: str) -> dict[str, list[Fields]]:
 
 
 def present(found: Sequence[Fields]) -> Sequence[Fields]:
-    """Return the cells that began from the encoder that ships now, or hear as it does; where none
-    did, those that began from that of the first."""
+    """Return the cells that are made as they are now; where none is, those that are most nearly so
+    among those that began from the encoder of the first."""
     now = [cell for cell in found if not _mark(cell)]
-    return now or [c for c in found if c["shipped_encoder"] == found[0]["shipped_encoder"]]
+    alike = [c for c in found if c["shipped_encoder"] == found[0]["shipped_encoder"]]
+    newest = max(map(_age, alike), default=0)
+    return now or [cell for cell in alike if _age(cell) == newest]
+
+
+def _age(cell: Fields) -> int:
+    return sum(bool(cell.get(name)) for name in AGES)
 
 
 def _mark(cell: Fields) -> str:

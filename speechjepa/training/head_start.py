@@ -27,20 +27,21 @@ BATCH_SECONDS = 40.0
 LEARNING_RATE = 5e-3
 """First; it falls to zero in a line."""
 DROPOUT = 0.3
-"""Share of what frames hold that a step does without. A head that learns minutes of labels by heart
-leaves fine-tuning to begin with blanks, from which it may not come away (docs/LOG.md)."""
+"""Share of what frames hold that a step does without, so that the head does not learn minutes of
+labels by heart (docs/LOG.md)."""
 
 
 @torch.no_grad()
 def level_blank(model: CtcModel, data: LabelledItems) -> None:
-    """Make a new head's blank as likely as transcripts leave frames without a symbol, in place.
+    """Make a new head's blank as likely as transcripts leave frames without a symbol, one frame
+    being a symbol's, in place.
 
     From a blank as rare as any symbol, a head that learns by itself may go where symbols fill the
     frames, and fine-tuning does not come back; fresh weights take longer until they write anything
     (docs/LOG.md).
 
     Args:
-        model: Its head is changed, one whose symbols are all about as likely.
+        model: Its head is changed, a fresh one: no bias and small weights.
         data: Labelled items whose transcripts fit their frames.
     """
     num_frames = int(model.output_lengths(torch.from_numpy(data.items.lengths)).sum())

@@ -116,6 +116,7 @@ def test_what_is_no_longer_made_so_is_marked_and_gives_way(project: Path) -> Non
         ("labels_only", 0, 0.5, {}),  # neither was counted at first
         ("labels_only", 1, 0.4, level),
         ("jepa_ema", 0, 0.6, dropout),
+        ("jepa_ema", 1, 0.9, {}),
         ("contrastive", 0, 0.7, level),
     ]
     for row, seed, cer, new in measured:

@@ -92,15 +92,29 @@ def test_where_symbols_fill_the_frames_a_blank_is_as_likely_as_any(data):
     torch.testing.assert_close(network.head.bias, torch.zeros_like(network.head.bias))
 
 
-def test_a_head_that_knows_its_symbols_keeps_its_blank(tmp_path, monkeypatch):
+def test_a_head_that_knows_some_of_its_symbols_keeps_its_blank(tmp_path, monkeypatch):
     levelled = []
-    monkeypatch.setattr(finetuning, "level_blank", lambda model, data: levelled.append(model))
+    monkeypatch.setattr(finetuning, "level_blank", lambda model, data: levelled.append(data))
     tuned = run(tmp_path, CONFIG, "fresh")
     assert len(levelled) == 1
     run(tmp_path, CONFIG, "another_round", init=tuned)
+    spelt = make_corpus(tmp_path / "spelt")
+    spelt = [replace(u, text=(u.text or "").replace("c", "d")) for u in spelt]  # a and b are known
+    run(tmp_path, CONFIG, "another_spelling", init=tuned, train=spelt)
     assert len(levelled) == 1
     run(tmp_path, replace(CONFIG, inherit_head=False), "anew", init=tuned)
     assert len(levelled) == 2
+
+
+def test_labels_that_are_left_out_do_not_count(tmp_path, monkeypatch):
+    levelled = []
+    monkeypatch.setattr(
+        finetuning, "level_blank", lambda model, data: levelled.append(list(data.texts))
+    )
+    utterances = make_corpus(tmp_path / "a")
+    utterances[0] = replace(utterances[0], text="a" * 1000)
+    run(tmp_path, CONFIG, "run", train=utterances)
+    assert len(levelled[0]) == len(utterances) - 1
 
 
 def test_of_much_audio_a_part_is_heard_that_the_seed_draws(data, monkeypatch):
