@@ -42,7 +42,7 @@ from speechjepa.training.doctor import CtcDoctor
 from speechjepa.training.front_end import fit_front_end, learn_pitch
 from speechjepa.training.head_module import HeadModule, fit_module
 from speechjepa.training.head_start import MOST_WEIGHTS, level_blank, train_head
-from speechjepa.training.inherit import has_same_symbols, inherit_head
+from speechjepa.training.inherit import has_same_head, inherit_head
 from speechjepa.training.labelled import (
     LabelledItems,
     greedy_error_rates,
@@ -51,7 +51,7 @@ from speechjepa.training.labelled import (
     transcript,
 )
 from speechjepa.training.monitors import diverged
-from speechjepa.training.presets import resolve_presets
+from speechjepa.training.presets import preset_upsample, resolve_presets
 from speechjepa.training.schedule import Budget
 from speechjepa.training.streaming import as_on_a_stream, dev_chunks, dev_error, learn_to_stream
 
@@ -222,12 +222,14 @@ def _settle(
     """Return the settings with none left open, and the encoder ready to stream, and hearing the
     pitch, where they say."""
     is_small = network.width * len(data.vocabulary) <= MOST_WEIGHTS
-    is_known = config.inherit_head and has_same_symbols(data.vocabulary, start)
+    frame_rate = 16000 / network.hop
+    upsample = config.upsample or preset_upsample(frame_rate)
+    is_known = config.inherit_head and has_same_head(data.vocabulary, upsample, start)
     config = resolve_presets(
         config,
         data.minutes,
         pretrained=pretrained,
-        frame_rate=16000 / network.hop,
+        frame_rate=frame_rate,
         waveform_front_end=network.hears_waveform,
         head_is_new=is_small and not is_known,
         fine_tuned=start.ctc is not None and not network.hears_waveform,

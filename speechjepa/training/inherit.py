@@ -14,10 +14,12 @@ from speechjepa.text.vocabulary import WORD_BOUNDARY, Vocabulary
 logger = logging.getLogger(__name__)
 
 
-def has_same_symbols(vocabulary: Vocabulary, source: Bundle) -> bool:
-    """Return whether a bundle's head writes just these symbols: another round of the same task."""
-    known = None if source.ctc is None else source.vocabulary
-    return known is not None and known.symbols == vocabulary.symbols
+def has_same_head(vocabulary: Vocabulary, upsample: int, source: Bundle) -> bool:
+    """Return whether a bundle's head writes just these symbols, `upsample` a frame: another round
+    of the same task."""
+    if source.ctc is None or source.vocabulary is None:
+        return False
+    return source.vocabulary.symbols == vocabulary.symbols and source.ctc.upsample == upsample
 
 
 def inherit_head(model: CtcModel, vocabulary: Vocabulary, source: Bundle) -> list[str]:
@@ -40,7 +42,7 @@ def inherit_head(model: CtcModel, vocabulary: Vocabulary, source: Bundle) -> lis
     if old is None or source.vocabulary is None or old.upsample != model.upsample:
         return []
     ids = {symbol: index for index, symbol in enumerate(source.vocabulary.symbols)}
-    if has_same_symbols(vocabulary, source):
+    if has_same_head(vocabulary, model.upsample, source):
         model.head.load_state_dict(old.head.state_dict())
         return list(vocabulary.symbols)
     del ids[WORD_BOUNDARY]  # phones have none, and where words end is each language's own

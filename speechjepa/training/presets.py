@@ -33,6 +33,11 @@ PRESETS = (
 HEAD_STEPS = 1000
 
 
+def preset_upsample(frame_rate: float) -> int:
+    """Return how many symbols a head may write per frame, at so many frames per second."""
+    return 2 if frame_rate < 40 else 1
+
+
 def resolve_presets(
     config: FinetuneConfig,
     label_minutes: float,
@@ -71,7 +76,7 @@ def resolve_presets(
         ),
         "mask_prob": preset.mask_prob,
         "mask_channel_prob": preset.mask_channel_prob,
-        "upsample": 2 if frame_rate < 40 else 1,
+        "upsample": preset_upsample(frame_rate),
         "head_steps": head_steps,
         "freeze_feature_encoder": waveform_front_end,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechjepa.errors import DataError
+from speechjepa.training.presets import preset_upsample
 from speechjepa.workflow.corpora import Corpora, total_seconds
 from speechjepa.workflow.recipe import Recipe
 from speechjepa.workflow.record import write_json
@@ -55,4 +56,4 @@ def frame_ms(recipe: Recipe) -> float:
     """Return the time between two CTC frames (ms)."""
     rate = getattr(recipe.encoder, "frame_rate", 50)
     upsample = recipe.finetune.upsample if recipe.finetune is not None else None
-    return 1000 / rate / (upsample or (2 if rate == 25 else 1))
+    return 1000 / rate / (upsample or preset_upsample(rate))
