@@ -158,14 +158,16 @@ def test_it_comes_first_where_the_encoder_was_trained_and_once_in_a_run(tmp_path
     assert len(calls) == 1
     run(tmp_path, replace(chosen, inherit_head=False), "anew", init=tuned)
     assert len(calls) == 2
+    run(tmp_path, replace(chosen, upsample=3), "other_shape", init=tuned)  # its head is fresh
+    assert len(calls) == 3
     monkeypatch.setattr(
         finetuning, "MOST_WEIGHTS", 32 * 5 - 1
     )  # D V of SMALL and blank, |, a, b, c
     run(tmp_path, chosen, "huge", init=start)
-    assert len(calls) == 2
+    assert len(calls) == 3
     killed_run(tmp_path, monkeypatch, replace(CONFIG, head_steps=7))
     run(tmp_path, replace(CONFIG, head_steps=7), "parts", dev=[])
-    assert calls[2:] == [(7, 0)]
+    assert calls[3:] == [(7, 0)]
 
 
 def test_the_average_begins_with_the_head_that_was_trained(tmp_path, monkeypatch):
