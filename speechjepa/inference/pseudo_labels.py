@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
 
 from speechjepa.data.durations import seconds_of, with_duration
 from speechjepa.data.findings import number
@@ -40,9 +39,6 @@ class SelfTrainingConfig:
 
     rounds: int = 1
     """How often: each round's teacher is the model of the round before."""
-    teachers: int = 1
-    """How many models teach the first round: that of fine-tuning, and others fine-tuned alike from
-    other seeds. What they agree on is right more often than what any of them hears."""
     keep: float = 0.8
     """Share of the recognised recordings that become labels, the surest first."""
     label_share: float = 0.2
@@ -63,7 +59,7 @@ class SelfTrainingConfig:
     says each exactly as often, as where a list is read out."""
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "teachers", "refine_steps"):
+        for name in ("rounds", "refine_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` must be at least 1, but is {value} instead")
@@ -93,7 +89,7 @@ class PseudoLabelled:
     """With the recognised text as its transcript."""
     confidence: float
     """Mean log-probability (nats) of the frames that are not blank, or of a closed set that of the
-    transcript, less what `agreed` takes off; at most 0."""
+    transcript; at most 0."""
 
 
 def pseudo_label(
@@ -164,47 +160,6 @@ def pseudo_label(
             unread[0],
         )
     return sorted(labelled, key=lambda item: -item.confidence)
-
-
-def agreed(heard: Sequence[Sequence[PseudoLabelled]]) -> list[PseudoLabelled]:
-    """Return what several models heard in the same utterances, as most of them did, the surest
-    first.
-
-    Of an utterance's transcripts the one with the fewest edits to the others is taken (minimum
-    Bayes risk, Goel and Byrne, https://doi.org/10.1006/csla.2000.0138), of equals the one whose
-    model is surest. Its confidence is the mean of the models', less those edits for each character
-    and other model. Who heard nothing counts as one with an empty transcript; where that is what
-    most agree on, the utterance is left out.
-
-    Args:
-        heard: By each model, from `pseudo_label`; what the first did not hear is left out.
-    """
-    others = [{_place(item): item for item in found} for found in heard[1:]]
-    taken = []
-    for item in heard[0] if heard else ():
-        found = [other[_place(item)] for other in others if _place(item) in other]
-        middle = _middle([item, *found], len(heard))
-        if middle is not None:
-            taken.append(middle)
-    return sorted(taken, key=lambda item: -item.confidence)
-
-
-def _middle(items: Sequence[PseudoLabelled], models: int) -> PseudoLabelled | None:
-    """Return which of an utterance's transcripts `models` models agree on most, None = nothing."""
-    texts = [item.utterance.text or "" for item in items]
-    texts += [""] * (models - len(texts))
-    edits = [sum(Levenshtein.distance(text, other) for other in texts) for text in texts]
-    best = min(range(len(items)), key=lambda i: (edits[i], -items[i].confidence))
-    if edits[best] > min(edits):
-        return None
-    apart = edits[best] / max(1, models - 1) / max(1, len(texts[best]))
-    sureness = sum(item.confidence for item in items) / len(items)
-    return replace(items[best], confidence=sureness - apart)
-
-
-def _place(item: PseudoLabelled) -> tuple[str, float, float | None]:
-    utterance = item.utterance
-    return str(utterance.audio_path), utterance.start, utterance.duration
 
 
 def _labelled(

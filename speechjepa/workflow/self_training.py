@@ -14,13 +14,7 @@ from typing import Any
 from speechjepa.data.findings import number
 from speechjepa.data.utterance import Utterance
 from speechjepa.errors import ConfigError
-from speechjepa.inference.pseudo_labels import (
-    PseudoLabelled,
-    SelfTrainingConfig,
-    agreed,
-    pseudo_label,
-    training_set,
-)
+from speechjepa.inference.pseudo_labels import SelfTrainingConfig, pseudo_label, training_set
 from speechjepa.text.normalize import normalize_text
 from speechjepa.text.vocabulary import Vocabulary
 from speechjepa.workflow.corpora import Corpora, total_seconds
@@ -34,8 +28,8 @@ logger = logging.getLogger(__name__)
 MAX_CLOSED_SET = 500
 FOLDER = "self_training"
 TRAINED, DONE = "trained.json", "done.json"
-"""Of a round or teacher whose model is trained, and of one that has its language model too, in its
-folder: of a round, what was recognised and kept."""
+"""Of a round whose model is trained, and of one that has its language model too, in its folder:
+what was recognised and kept."""
 
 
 def unlabelled(corpora: Corpora) -> list[Utterance]:
@@ -55,9 +49,8 @@ def self_train(
     """Train the next models, each from the same start as the first, but for the round that refines
     the one before; rounds that are done stay.
 
-    Writes `self_training/teacher<n>/`, from the second on, and `self_training/round<n>/` as
-    fine-tuning does, and the last round's bundle, with its language model, to
-    `self_training/bundle`.
+    Writes `self_training/round<n>/` as fine-tuning does, and the last round's bundle, with its
+    language model, to `self_training/bundle`.
 
     Args:
         recipe: With `self_training` and `finetune`.
@@ -75,49 +68,27 @@ def self_train(
     finetuning = dataclasses.replace(finetuning, max_steps=_steps(recipe, run_dir))
     rounds = config.rounds + (config.refine_steps is not None)
     pool = unlabelled(corpora)
-    teachers = [run_dir / "finetune" / "bundle"]
-    if pool:
-        teachers += _more_teachers(recipe, corpora, run_dir, start=start, cache_dir=cache_dir)
-    else:
+    teacher = run_dir / "finetune" / "bundle"
+    if not pool:
         logger.info("self-training: every recording is labelled, so fine-tuning has the last word")
     figures: dict[str, Any] = _figures(config, pool, [], 0)
     for turn in range(1, rounds + 1 if pool else 1):
         if turn > config.rounds:
-            rate, start = config.refine_learning_rate, teachers[0]
+            rate, start = config.refine_learning_rate, teacher
             finetuning = dataclasses.replace(
                 finetuning, max_steps=config.refine_steps, minutes=None, learning_rate=rate
             )
         folder = run_dir / FOLDER / f"round{turn}"
         if not (folder / DONE).exists():
             this = dataclasses.replace(recipe, finetune=finetuning)
-            if not _round(this, corpora, folder, turn, teachers, start=start, cache_dir=cache_dir):
+            if not _round(this, corpora, folder, turn, teacher, start=start, cache_dir=cache_dir):
                 break
         figures = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        teachers = [folder / "bundle"]
+        teacher = folder / "bundle"
     final = run_dir / FOLDER / "bundle"
     shutil.rmtree(final, ignore_errors=True)  # of an interrupted copy
-    shutil.copytree(teachers[0], final)
+    shutil.copytree(teacher, final)
     return figures
-
-
-def _more_teachers(
-    recipe: Recipe, corpora: Corpora, run_dir: Path, *, start: Path | None, cache_dir: Path
-) -> list[Path]:
-    """Fine-tune the teachers beside the first, each of a seed of its own; return their bundles."""
-    config, finetuning = recipe.self_training, recipe.finetune
-    assert config is not None and finetuning is not None
-    bundles = []
-    for turn in range(1, config.teachers):
-        folder = run_dir / FOLDER / f"teacher{turn + 1}"
-        if not (folder / DONE).exists():
-            if not (folder / TRAINED).exists():
-                seeded = dataclasses.replace(finetuning, seed=finetuning.seed + turn)
-                this = dataclasses.replace(recipe, finetune=seeded)
-                _train(this, corpora, corpora.labelled, folder, start=start, cache_dir=cache_dir)
-                write_json(folder / TRAINED, {})
-            _finish(recipe, corpora, folder)
-        bundles.append(folder / "bundle")
-    return bundles
 
 
 def _round(
@@ -125,79 +96,45 @@ def _round(
     corpora: Corpora,
     folder: Path,
     turn: int,
-    teachers: list[Path],
+    teacher: Path,
     *,
     start: Path | None,
     cache_dir: Path,
 ) -> bool:
-    """Train a model on what its teachers hear; return whether that is anything."""
-    config = recipe.self_training
-    assert config is not None
+    """Train a model on what its teacher hears; return whether that is anything."""
+    from speechjepa.inference.model import load
+    from speechjepa.models.bundle import default_device
+    from speechjepa.training.finetune import finetune
+
+    config, finetuning = recipe.self_training, recipe.finetune
+    assert config is not None and finetuning is not None
     pool = unlabelled(corpora)
     if not (folder / TRAINED).exists():
-        recognised = _heard(recipe, corpora, pool, teachers)
+        model = load(teacher, device=default_device())
+        known = (
+            writable_transcripts(recipe, corpora, model.vocabulary) if config.closed_set else None
+        )
+        slack = config.closed_set_slack
+        recognised = pseudo_label(model, pool, closed_set=known, slack=slack)
         if not recognised:
             logger.warning(
                 "self-training: nothing is heard in recordings without labels: no round %d", turn
             )
             return False
-        utterances = training_set(corpora.labelled, recognised, config)
-        _train(recipe, corpora, utterances, folder, start=start, cache_dir=cache_dir)
+        finetune(
+            finetuning,
+            training_set(corpora.labelled, recognised, config),
+            corpora.dev,
+            folder,
+            text=recipe.text,
+            encoder=recipe.encoder,
+            init=start,
+            cache_dir=cache_dir,
+        )
         write_json(folder / TRAINED, _figures(config, pool, recognised, turn))
-    _finish(recipe, corpora, folder)
-    return True
-
-
-def _heard(
-    recipe: Recipe, corpora: Corpora, pool: list[Utterance], teachers: list[Path]
-) -> list[PseudoLabelled]:
-    """Return what the teachers hear, the surest first; where to cut is the first one's to say."""
-    from speechjepa.inference.model import load
-    from speechjepa.models.bundle import default_device
-
-    config = recipe.self_training
-    assert config is not None
-    heard: list[list[PseudoLabelled]] = []
-    for teacher in teachers:
-        model = load(teacher, device=default_device())
-        known = (
-            writable_transcripts(recipe, corpora, model.vocabulary) if config.closed_set else None
-        )
-        utterances = [item.utterance for item in heard[0]] if heard else pool
-        heard.append(
-            pseudo_label(model, utterances, closed_set=known, slack=config.closed_set_slack)
-        )
-    return heard[0] if len(heard) == 1 else agreed(heard)
-
-
-def _train(
-    recipe: Recipe,
-    corpora: Corpora,
-    utterances: list[Utterance],
-    folder: Path,
-    *,
-    start: Path | None,
-    cache_dir: Path,
-) -> None:
-    from speechjepa.training.finetune import finetune
-
-    assert recipe.finetune is not None
-    finetune(
-        recipe.finetune,
-        utterances,
-        corpora.dev,
-        folder,
-        text=recipe.text,
-        encoder=recipe.encoder,
-        init=start,
-        cache_dir=cache_dir,
-    )
-
-
-def _finish(recipe: Recipe, corpora: Corpora, folder: Path) -> None:
-    """Give a trained model its language model, and note that it is done."""
     attach(recipe, corpora, folder / "bundle")
     (folder / TRAINED).replace(folder / DONE)
+    return True
 
 
 def closed_transcripts(recipe: Recipe, corpora: Corpora) -> dict[str, int]:

@@ -12,7 +12,6 @@ from speechjepa.errors import ConfigError, DataError
 from speechjepa.inference.pseudo_labels import (
     PseudoLabelled,
     SelfTrainingConfig,
-    agreed,
     confidence,
     pseudo_label,
     training_set,
@@ -65,9 +64,7 @@ def test_nothing_recognised_is_an_error_that_says_what_to_do() -> None:
         training_set([utterance("true", text="x")], [], SelfTrainingConfig())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"rounds": 0}, {"teachers": 0}, {"keep": 0.0}, {"keep": 1.1}, {"label_share": 1}]
-)
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"keep": 0.0}, {"keep": 1.1}, {"label_share": 1}])
 def test_impossible_settings_are_refused(wrong) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         SelfTrainingConfig(**wrong)
@@ -151,38 +148,3 @@ def test_a_stretch_of_a_gap_is_named_after_the_recording(tmp_path) -> None:
     name, _, place = found.utterance.id.partition("@")
     assert name == "far/story" and re.fullmatch(r"\d+-\d+", place)
     assert int(place.partition("-")[0]) == pytest.approx(9800, abs=30)
-
-
-def of_a_model(**heard):
-    """What a model heard: an utterance's text and confidence by its name."""
-    return [
-        PseudoLabelled(utterance=utterance(name, text=text), confidence=sureness)
-        for name, (text, sureness) in heard.items()
-    ]
-
-
-def test_of_what_models_hear_the_middle_is_taken_and_unlike_ones_make_unsure() -> None:
-    # "abcd" is one edit from "abed" and one from "abcde", which are two apart: it is the middle,
-    # with 2 edits over 2 other models and 4 characters, 0.25, off the mean confidence of -0.2.
-    # What all hear alike keeps its mean, -0.3, and is the surest.
-    heard = [
-        of_a_model(a=("abed", -0.1), b=("ba", -0.3)),
-        of_a_model(b=("ba", -0.3), a=("abcd", -0.3)),
-        of_a_model(a=("abcde", -0.2), b=("ba", -0.3)),
-    ]
-    found = [(item.utterance.id, item.utterance.text, item.confidence) for item in agreed(heard)]
-    assert found == [("b", "ba", pytest.approx(-0.3)), ("a", "abcd", pytest.approx(-0.45))]
-
-
-def test_of_two_models_that_differ_the_surer_is_taken() -> None:
-    # 1 edit for 2 characters and 1 other model, off the mean of -0.3.
-    (found,) = agreed([of_a_model(a=("ab", -0.4)), of_a_model(a=("ac", -0.2))])
-    assert (found.utterance.text, found.confidence) == ("ac", pytest.approx(-0.8))
-
-
-def test_a_model_that_hears_nothing_is_outvoted_and_two_of_three_are_not() -> None:
-    # "ab" is 2 edits from "" and none from its equal: 2 for 2 other models and 2 characters.
-    deaf, hearing = of_a_model(), of_a_model(a=("ab", -0.2))
-    (found,) = agreed([hearing, deaf, hearing])
-    assert (found.utterance.text, found.confidence) == ("ab", pytest.approx(-0.7))
-    assert agreed([hearing, deaf, deaf]) == []

@@ -129,45 +129,6 @@ def test_the_round_that_refines_goes_on_from_the_model_before_it(
     assert len(heard) == 2 and states["self_training"].figures["rounds"] == 2
 
 
-def test_several_teachers_of_seeds_of_their_own_label_the_first_round_together(
-    labels: Path,
-    tmp_path: Path,
-    trainings: Trainings,  # noqa: F811
-    heard: list[list[str]],
-    taught: list[tuple[Path, dict[str, Any]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stand_in = self_training.pseudo_label
-
-    def contrary(model: Any, unlabelled: Any, **options: Any) -> Any:
-        """The first teacher hears something else than the others; one stops the run at first."""
-        found = stand_in(model, unlabelled, **options)
-        if model.path.parent.name == "teacher3" and len(taught) == 3:
-            raise KeyboardInterrupt
-        if model.path.parent.name == "finetune":
-            found = [
-                pseudo_labels.replace(i, utterance=pseudo_labels.replace(i.utterance, text="bo"))
-                for i in found
-            ]
-        return found
-
-    monkeypatch.setattr(self_training, "pseudo_label", contrary)
-    run_dir = tmp_path / "run"
-    settings = recipe(labels, *THREE, "self_training.teachers=3", "self_training.refine_steps=7")
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe(settings, run_dir)
-    assert len(trainings.finetunings) == 3  # the three teachers, who are not trained again
-    run_recipe(settings, run_dir)
-    finetunings = trainings.finetunings
-    assert [call["config"].seed for call in finetunings] == [0, 1, 2, 0, 0]
-    assert [len(call["train"]) for call in finetunings[:3]] == [3, 3, 3]
-    learned = {u.id: u.text for u in finetunings[3]["train"]}
-    assert learned["train5"] == "ba bo"  # as the most hear it
-    bundles = [path.relative_to(run_dir).as_posix() for path, _ in taught[3:]]
-    teachers = ["finetune", "self_training/teacher2", "self_training/teacher3"]
-    assert bundles == [f"{name}/bundle" for name in (*teachers, "self_training/round1")]
-
-
 def test_a_run_stopped_in_its_second_round_neither_hears_nor_learns_the_first_again(
     labels: Path,
     tmp_path: Path,
