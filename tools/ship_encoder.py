@@ -149,7 +149,8 @@ No Mboshi and no Cherokee audio.
 ## Licence
 
 {LICENCE}. Attribution: Free Spoken Digit Dataset; the recorded telephone prompts of Asterisk;
-the Wyandot recordings; the voices of espeak-ng, Festival, Flite and SVOX Pico.
+the Wyandot recordings; the voices of espeak-ng, Festival, Flite, SVOX Pico and RHVoice, of which
+Leticia-F123 is by Olga Yakovleva and Fernando H. F. Botelho.
 
 ## Figures
 
@@ -182,9 +183,10 @@ def _voices() -> str:
     """Return whose voices those of people are, and on what terms."""
     packages = ", ".join(sorted({voice.package for voice in VOICES.values()}))
     return textwrap.fill(
-        "The voices of stage 4 are those of Festival, Flite and SVOX Pico, in these packages of "
-        f"Debian: {packages}. All may be used, changed and sold: BSD-like, LGPL, GPL or (Pico, "
-        "whose sources are not there) Apache 2.0. MBROLA's, of which there are far more, may not.",
+        "The voices of stage 4 are those of Festival, Flite, SVOX Pico and RHVoice, in these "
+        f"packages of Debian: {packages}. All that are used may be changed and sold: BSD-like, "
+        "LGPL, GPL, CC BY-SA 4.0 or (Pico, whose sources are not there) Apache 2.0. MBROLA's, of "
+        "which there are far more, and most others of RHVoice's may not.",
         100,
         break_on_hyphens=False,
     )

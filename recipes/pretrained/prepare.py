@@ -42,6 +42,15 @@ VOICE_MINUTES = 30.0
 """Of each voice that was made of recordings of a person, for tiny_voices.yaml."""
 RECORDED = {"prompts-en": "en-us", "prompts-es": "es"}
 """Recorded corpora with text whose licence allows shipping, and who reads them for espeak-ng."""
+NOT_IPA = {
+    "da": {"ε": "ɛ"},
+    "en-gb-scotland": {":": "ː"},
+    "pt-br": {"ɾə": "x", "y": "ɪ", "æ": "ɐ"},
+    "th": {"ɜ": ""},
+    "vi": {"ɜ": ""},
+}
+"""By the language as espeak-ng names it: what it writes where IPA is asked for (its own names of
+phones, a Greek letter, and for tone 3 of Thai and Vietnamese a vowel), and what it means."""
 
 
 def main() -> int:
@@ -130,7 +139,10 @@ def spoken(utterances: list[Utterance], language: str | None) -> list[Utterance]
         if not utterance.text:
             continue
         code = language or LANGUAGES[utterance.language or ""].voice
-        phones = plain_phones(phonemes(utterance.text, code))
+        ipa = phonemes(utterance.text, code)
+        for written, meant in NOT_IPA.get(code, {}).items():
+            ipa = ipa.replace(written, meant)
+        phones = plain_phones(ipa)
         if phones:
             found.append(dataclasses.replace(utterance, text=phones))
     return found

@@ -22,6 +22,7 @@ from speechjepa.data.synthetic.recorded_voices import (
     _Said,
     _speak,
     make_recorded_voice_corpus,
+    missing_packages,
 )
 from speechjepa.data.synthetic.text import words_of_locale
 from speechjepa.errors import DataError
@@ -43,6 +44,12 @@ import re, sys
 (text,) = re.fullmatch("<speed level='[0-9]+'>([^<>&]*)</speed>", sys.argv[-1]).groups()
 tone(sys.argv[sys.argv.index("-w") + 1], len(text))
 """
+RHVOICE = f"""#!{sys.executable}
+import sys
+{TONE}
+assert sys.argv[sys.argv.index("-p") + 1] == "Letícia-F123"
+tone(sys.argv[sys.argv.index("-o") + 1], len(sys.stdin.buffer.read().decode()))
+"""
 FESTIVAL = f"""#!{sys.executable}
 import re, sys
 {TONE}
@@ -62,9 +69,16 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of programs, before all others."""
     folder = tmp_path / "programs"
     folder.mkdir()
-    for name, program in {"flite": FLITE, "festival": FESTIVAL, "pico2wave": PICO}.items():
+    programs = {"flite": FLITE, "festival": FESTIVAL, "pico2wave": PICO, "RHVoice-test": RHVOICE}
+    for name, program in programs.items():
         (folder / name).write_text(program, encoding="utf-8")
         (folder / name).chmod(0o755)
+    voices = tmp_path / "voices"
+    (voices / "Leticia-F123").mkdir(parents=True)
+    info = "format=4\nname=Letícia-F123\nfile_name=Leticia-F123\n"
+    (voices / "Leticia-F123" / "voice.info").write_text(info, encoding="utf-8")
+    (voices / "irina").mkdir()  # what a removed package may leave
+    monkeypatch.setattr(recorded_voices, "_RHVOICE_VOICES", voices)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return folder
 
@@ -76,7 +90,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_each_voice_says_its_minutes_and_the_same_again(programs: Path, tmp_path: Path) -> None:
     settings = RecordedVoiceCorpus(
-        voices=("rms", "lp_diphone", "en-GB"), minutes=0.2, words=("don't",)
+        voices=("rms", "lp_diphone", "en-GB", "Leticia-F123"), minutes=0.2, words=("don't",)
     )
     folder = make_recorded_voice_corpus(tmp_path / "a", settings, num_workers=1)
     found = rows(folder)
@@ -115,11 +129,19 @@ def test_a_voice_that_never_speaks_is_named(programs: Path, tmp_path: Path) -> N
 def test_what_is_missing_is_said_before_anything_is_made(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("flite", "pico2wave"):
+    for name in ("flite", "pico2wave", "RHVoice-test"):
         (programs / name).unlink()
     monkeypatch.setenv("PATH", str(programs))
-    settings = RecordedVoiceCorpus(voices=("rms", "lp_diphone", "pc_diphone", "de-DE"))
-    with pytest.raises(DataError, match="apt install festival festvox-itapc16k flite libttspico"):
+    voices = ("rms", "lp_diphone", "pc_diphone", "de-DE", "Leticia-F123", "anatol")
+    wanted = "festival festvox-itapc16k flite libttspico-utils rhvoice rhvoice-ukrainian$"
+    with pytest.raises(DataError, match=f"apt install {wanted}"):
+        make_recorded_voice_corpus(tmp_path / "a", RecordedVoiceCorpus(voices=voices))
+
+
+def test_a_voice_of_rhvoice_that_is_not_there_is_missing(programs: Path, tmp_path: Path) -> None:
+    # The program would speak with another, without a word.
+    settings = RecordedVoiceCorpus(voices=("Leticia-F123", "anatol", "irina"))
+    with pytest.raises(DataError, match="apt install rhvoice-russian rhvoice-ukrainian$"):
         make_recorded_voice_corpus(tmp_path / "a", settings)
 
 
@@ -193,6 +215,13 @@ def test_words_of_a_locale_are_in_its_script() -> None:
     with pytest.raises(DataError, match="no locale 'xx-nowhere'"):
         words_of_locale("xx-nowhere")
     assert all("ऀ" <= letter <= "ॿ" or letter in "\u200c\u200d-" for w in words for letter in w)
+
+
+@pytest.mark.skipif(bool(missing_packages(["bdl"])), reason="RHVoice's bdl is not installed")
+def test_rhvoice_speaks_as_slowly_as_asked() -> None:
+    fast, slow = _speak("bdl", [_Said("a", "hello there", 0.7), _Said("b", "hello there", 1.4)])
+    assert fast is not None and slow is not None
+    assert 1.6 < len(slow[0]) / len(fast[0]) < 2.5
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="Flite is not installed")

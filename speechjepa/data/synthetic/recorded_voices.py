@@ -1,4 +1,4 @@
-"""Speech by voices that were made of recordings of people: those of Festival, Flite and SVOX Pico.
+"""Speech by voices made of recordings of people: Festival's, Flite's, SVOX Pico's and RHVoice's.
 
 espeak-ng speaks many languages by one model of the vocal tract; these voices speak few, but are
 joined of, or trained on, what people said. The programs are run as commands, and have to be
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -41,14 +42,14 @@ from speechjepa.progress import track
 
 
 class RecordedVoice(NamedTuple):
-    """A voice of Festival, Flite or Pico."""
+    """A voice of Festival, Flite, Pico or RHVoice."""
 
     language: str
     """ISO 639."""
     espeak: str
     """Who reads its texts in phones: a language of espeak-ng."""
     package: str
-    """Debian's; what is neither "flite" nor "libttspico-utils" is a voice of Festival."""
+    """Debian's, which tells the program: `_program`."""
     encoding: str = "utf-8"
     """Of what Festival is given."""
     spelt: bool = True
@@ -81,8 +82,22 @@ VOICES = {
     "es-ES": RecordedVoice("es", "es", "libttspico-utils"),
     "fr-FR": RecordedVoice("fr", "fr-fr", "libttspico-utils"),
     "it-IT": RecordedVoice("it", "it", "libttspico-utils"),
+    "alan": RecordedVoice("en", "en-gb-scotland", "rhvoice-english", spelt=False),
+    "bdl": RecordedVoice("en", "en-us", "rhvoice-english", spelt=False),
+    "clb": RecordedVoice("en", "en-us", "rhvoice-english", spelt=False),
+    "spomenka": RecordedVoice("eo", "eo", "rhvoice-esperanto"),
+    "Leticia-F123": RecordedVoice("pt", "pt-br", "rhvoice-brazilian-portuguese"),
+    "aleksandr": RecordedVoice("ru", "ru", "rhvoice-russian", spelt=False),
+    "anna": RecordedVoice("ru", "ru", "rhvoice-russian", spelt=False),
+    "elena": RecordedVoice("ru", "ru", "rhvoice-russian", spelt=False),
+    "irina": RecordedVoice("ru", "ru", "rhvoice-russian", spelt=False),
+    "anatol": RecordedVoice("uk", "uk", "rhvoice-ukrainian"),
+    "natalia": RecordedVoice("uk", "uk", "rhvoice-ukrainian"),
 }
-"""By the name that the program has for it."""
+"""By the name that the program has for it; of RHVoice's voices by that of their folder.
+
+Most of RHVoice's others may not be sold or not be changed; the rest are of speakers who are here
+already, or of Kyrgyz, of whose words espeak-ng reads one in five wrongly."""
 
 FORMAT_VERSION = 1
 """Part of the settings in corpus.json: raised when the same settings give other audio."""
@@ -97,8 +112,9 @@ only: they leave out the rest of the text."""
 _MOST_SILENT = 10
 """Batches in a row without a sound, before a voice is given up."""
 _TIMEOUT_SECONDS = 120
-_COMMANDS = {"flite": "flite", "libttspico-utils": "pico2wave"}
-"""Of the packages that are programs."""
+_RHVOICE = "RHVoice-test"
+_RHVOICE_VOICES = Path("/usr/share/RHVoice/voices")
+"""A folder for each. Asked for a voice that is not there, the program speaks with another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +196,32 @@ def missing_packages(voices: Sequence[str] = tuple(VOICES)) -> list[str]:
     of_festival = _festival_voices()
     missing = set()
     for name in voices:
-        package = VOICES[name].package
-        command = _COMMANDS.get(package)
-        if shutil.which(command) is None if command else name not in of_festival:
-            missing |= {package} if command else {"festival", package}
+        package, program = VOICES[name].package, _program(name)
+        if program == "festival" and name not in of_festival:
+            missing |= {"festival", package}
+        elif program == _RHVOICE and not _rhvoice_name(name):
+            missing.add(package)
+        if shutil.which(program) is None:
+            missing.add({"festival": "festival", _RHVOICE: "rhvoice"}.get(program, package))
     return sorted(missing)
+
+
+def _program(name: str) -> str:
+    """Return the command that speaks with a voice."""
+    package = VOICES[name].package
+    if package.startswith("rhvoice-"):
+        return _RHVOICE
+    return {"flite": "flite", "libttspico-utils": "pico2wave"}.get(package, "festival")
+
+
+def _rhvoice_name(name: str) -> str:
+    """Return the name that a voice of RHVoice has in its own file; empty if not installed."""
+    try:
+        info = (_RHVOICE_VOICES / name / "voice.info").read_text("utf-8")
+    except OSError:
+        return ""
+    found = re.search("^name=(.+)$", info, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _festival_voices() -> str:
@@ -201,7 +238,7 @@ def _run(command: list[str], given: str = "") -> str:
             command,
             input=given,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_TIMEOUT_SECONDS,
         )
@@ -251,7 +288,7 @@ def _speak_voice(job: tuple[Path, str, RecordedVoiceCorpus]) -> list[dict[str, A
         if silent == _MOST_SILENT:
             raise DataError(
                 f"The voice {name!r} says nothing for {batch[0].text!r} and many other texts; "
-                f"install {voice.package} again."
+                f"install {voice.package} again, with the packages that it may recommend."
             )
     return rows
 
@@ -287,9 +324,9 @@ def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | N
     """Return samples and their rate of each; None where the voice cannot say it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.wav" for number in range(len(batch))]
-        if VOICES[name].package in _COMMANDS:
+        if _program(name) != "festival":
             for said, path in zip(batch, paths, strict=True):
-                _run(_command(name, said, path))
+                _run(*_command(name, said, path))
         else:
             script = Path(folder) / "speak.scm"
             lines = [f"(voice_{name})"]
@@ -305,13 +342,18 @@ def _speak(name: str, batch: Sequence[_Said]) -> list[tuple[np.ndarray, int] | N
         return [_read(path) for path in paths]
 
 
-def _command(name: str, said: _Said, path: Path) -> list[str]:
-    """Return how Flite or Pico is asked for one utterance."""
-    if VOICES[name].package == "flite":
+def _command(name: str, said: _Said, path: Path) -> tuple[list[str], str]:
+    """Return how another program than Festival is asked for one utterance, and what it is given."""
+    program = _program(name)
+    if program == "flite":
         stretch = f"duration_stretch={said.stretch:.3f}"
-        return ["flite", "-voice", name, "--setf", stretch, "-t", said.text, str(path)]
-    speed = f"<speed level='{100 / said.stretch:.0f}'>{html.escape(said.text, quote=False)}</speed>"
-    return ["pico2wave", "-l", name, "-w", str(path), speed]
+        return [program, "-voice", name, "--setf", stretch, "-t", said.text, str(path)], ""
+    rate = f"{100 / said.stretch:.0f}"
+    if program == _RHVOICE:
+        speaker = _rhvoice_name(name)
+        return [program, "-p", speaker, "-r", rate, "-o", str(path)], f"{said.text}\n"
+    speed = f"<speed level='{rate}'>{html.escape(said.text, quote=False)}</speed>"
+    return [program, "-l", name, "-w", str(path), speed], ""
 
 
 def _read(path: Path) -> tuple[np.ndarray, int] | None:
