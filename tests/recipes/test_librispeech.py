@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -11,17 +10,6 @@ import soundfile
 
 from speechjepa.data.labels import select_labels
 from speechjepa.data.readers import read_corpus
-
-PROGRAM = Path(__file__).resolve().parent.parent.parent / "recipes" / "librispeech" / "prepare.py"
-
-
-@pytest.fixture(scope="module")
-def prepare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("librispeech_prepare", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def flac(path: Path) -> None:

@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from speechjepa.data.utterance import Utterance
-
-PROGRAM = Path(__file__).resolve().parent.parent.parent / "recipes" / "pretrained" / "prepare.py"
-
-
-@pytest.fixture(scope="module")
-def prepare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pretrained_prepare", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
